@@ -1,0 +1,102 @@
+//! The verbs: what a user asks for, one file each, over the one graph-copy engine in [`copy`].
+//!
+//! A verb takes a [`Context`], its options and returns a report that says what moved, what was left out
+//! and what failed. `Ok` with no failures means that every promised digest is at its destination.
+//! Dropping a verb's future stops it cleanly: nothing unfinished looks complete.
+
+pub mod progress;
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+pub use progress::Progress;
+
+use crate::image::{Descriptor, Digest};
+use crate::store::{self, Stores};
+
+/// What every verb needs.
+#[derive(Clone)]
+pub struct Context {
+    /// Opens registries, layouts and archives by name.
+    pub stores: Stores,
+    pub progress: Arc<Progress>,
+    /// Objects in flight at once, if the user fixed it.
+    pub jobs: Option<usize>,
+    /// Bytes that may be held in memory between a source and an ordered medium. Default 64 MiB.
+    pub byte_budget: u64,
+}
+
+/// Why a verb failed. The message names the object and the next step.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// An image could not be copied; names the image around the object that failed.
+    #[error("{image}: {source}")]
+    Image { image: String, source: store::Error },
+    /// What the user gave cannot be used: two images for one destination, no free space, not a gather…
+    #[error("{0}")]
+    Refused(String),
+    #[error("{path}: {source}")]
+    Io { path: String, source: std::io::Error },
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Blobs and bytes that a verb moved or did not need to move.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Moved {
+    pub blobs_sent: u64,
+    pub bytes_sent: u64,
+    pub blobs_mounted: u64,
+    pub blobs_existed: u64,
+    pub manifests_sent: u64,
+}
+
+/// Something that was left out where the user allowed it, or that the wire format cannot carry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeftOut {
+    /// The image it belongs to.
+    pub image: String,
+    pub what: String,
+    pub why: String,
+}
+
+/// An image that failed, in a run that went on with the others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    pub image: String,
+    /// Line of the list, where it came from one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
+    pub error: String,
+}
+
+/// An image that is in place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Placed {
+    pub source: String,
+    pub digest: Digest,
+    pub media_type: String,
+    /// Size of the manifest in bytes.
+    pub size: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub destinations: Vec<String>,
+}
+
+impl Placed {
+    pub fn new(source: impl Into<String>, descriptor: &Descriptor, destinations: Vec<String>) -> Self {
+        Placed {
+            source: source.into(),
+            digest: descriptor.digest,
+            media_type: descriptor.media_type.clone(),
+            size: descriptor.size,
+            destinations,
+        }
+    }
+}

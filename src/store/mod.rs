@@ -1,0 +1,140 @@
+//! Where images live: one `Store` is one repository of a registry, one OCI layout directory, or one
+//! archive opened for reading.
+//!
+//! Invariants: bytes that come out of a store were verified against the digest and size that were asked
+//! for; a manifest goes in only after its children; `Ok` from a push means that the store has it.
+
+pub mod error;
+pub mod layout;
+pub mod reader;
+pub mod registry;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+pub use error::{Error, Result};
+pub use reader::{BlobReader, VerifyingReader};
+
+pub use crate::image::reference::Name;
+use crate::image::{Descriptor, ImageName, Manifest};
+
+/// How a blob came to be in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// It was there.
+    Existed,
+    /// Mounted from another repository of the same registry: no byte moved.
+    Mounted,
+    /// Its bytes were sent.
+    Sent,
+}
+
+/// Bytes to push, readable from the start as often as a retry needs them.
+#[async_trait]
+pub trait BlobSource: Send + Sync {
+    /// Opens the blob at its start. The reader verifies digest and size: its last chunk is only given
+    /// out when all of it was right.
+    async fn open(&self) -> Result<BlobReader>;
+}
+
+/// One place that holds images. Cheap to share; every method may be called from many tasks at once.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// For messages and for telling stores apart: `reg.low/gather`, `oci:DIR`, `sync-45.tar`.
+    fn describe(&self) -> String;
+
+    /// The registry that holds this repository, if it is in one: blobs can be mounted between
+    /// repositories of equal sites.
+    fn site(&self) -> Option<&str> {
+        None
+    }
+
+    /// Name of the repository within its site, for `mount_from`.
+    fn repository(&self) -> Option<&str> {
+        None
+    }
+
+    /// Media type, digest and size of a manifest, without its bytes where the store can say so.
+    /// `None`: it is not there.
+    async fn resolve(&self, name: &Name) -> Result<Option<Descriptor>>;
+
+    /// A manifest, verified against the digest if asked by digest. `None`: it is not there. Fails for
+    /// one larger than [`crate::image::manifest::MAX_MANIFEST_BYTES`].
+    async fn manifest(&self, name: &Name) -> Result<Option<Manifest>>;
+
+    /// Whether the store has that blob.
+    async fn has_blob(&self, descriptor: &Descriptor) -> Result<bool>;
+
+    /// A verifying reader of a blob (or of a manifest as bytes). Fails with [`Error::Missing`] when it
+    /// is not there. Interruptions are resumed inside the reader.
+    async fn open_blob(&self, descriptor: &Descriptor) -> Result<BlobReader>;
+
+    /// Stores a blob. `mount_from`: a repository of the same site that has it, to mount from. The
+    /// caller has asked `has_blob` if it wanted to; this does not ask again.
+    async fn push_blob(
+        &self,
+        descriptor: &Descriptor,
+        source: &dyn BlobSource,
+        mount_from: Option<&str>,
+    ) -> Result<Pushed>;
+
+    /// Stores a manifest under its digest, and under `tag` if given. Its children must be there. Where
+    /// the registry has no referrers API and the manifest has a subject, the fallback tag is updated.
+    async fn push_manifest(&self, manifest: &Manifest, tag: Option<&str>) -> Result<()>;
+
+    /// Descriptors of the manifests whose subject is that manifest, sorted by digest.
+    async fn referrers(&self, subject: &Descriptor) -> Result<Vec<Descriptor>>;
+
+    /// All tags (names, in a layout), sorted.
+    async fn tags(&self) -> Result<Vec<String>>;
+}
+
+/// A blob of a store as a source for a push to another.
+pub struct StoredBlob {
+    pub store: Arc<dyn Store>,
+    pub descriptor: Descriptor,
+}
+
+#[async_trait]
+impl BlobSource for StoredBlob {
+    async fn open(&self) -> Result<BlobReader> {
+        self.store.open_blob(&self.descriptor).await
+    }
+}
+
+/// Bytes in memory as a source for a push.
+pub struct BytesBlob {
+    pub descriptor: Descriptor,
+    pub bytes: bytes::Bytes,
+}
+
+#[async_trait]
+impl BlobSource for BytesBlob {
+    async fn open(&self) -> Result<BlobReader> {
+        let stream = futures_util::stream::iter([Ok(self.bytes.clone())]);
+        Ok(VerifyingReader::new(&self.descriptor, "memory", Box::pin(stream)).into_reader())
+    }
+}
+
+/// Opens stores by the name a user gives. Holds what connections share: configuration, credentials,
+/// tokens, per-host limits. Cheap to clone.
+#[derive(Clone)]
+pub struct Stores {
+    client: Arc<registry::Client>,
+}
+
+impl Stores {
+    pub fn new(client: registry::Client) -> Self {
+        Stores { client: Arc::new(client) }
+    }
+
+    /// The repository of a registry, or the layout directory, that `image` names. Nothing is contacted
+    /// or created yet.
+    pub fn open(&self, image: &ImageName) -> Result<Arc<dyn Store>> {
+        Ok(match image {
+            ImageName::Registry(reference) => Arc::new(registry::Client::repository(&self.client, reference)),
+            ImageName::Layout { directory, .. } => Arc::new(layout::Layout::new(directory)),
+        })
+    }
+}

@@ -1,0 +1,111 @@
+//! Reading blobs: a stream of chunks that is hashed as it passes, in the task that asks for it.
+//! The last chunk is held back until digest and size are known to be right, so that whoever forwards
+//! the chunks can never complete a wrong blob.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+
+use super::{Error, Result};
+use crate::image::{Descriptor, Hasher};
+
+/// Chunks of a blob, in order.
+pub type BlobReader = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
+
+/// Hashes and counts what passes; gives an error in place of the last chunk when it was wrong.
+pub struct VerifyingReader {
+    inner: BlobReader,
+    hasher: Option<Hasher>,
+    descriptor: Descriptor,
+    place: String,
+    seen: u64,
+    held: Option<Bytes>,
+}
+
+impl VerifyingReader {
+    /// `inner` gives the bytes of `descriptor` from its start; `place` is for messages.
+    pub fn new(descriptor: &Descriptor, place: impl Into<String>, inner: BlobReader) -> Self {
+        VerifyingReader {
+            inner,
+            hasher: Some(Hasher::new(descriptor.digest.algorithm())),
+            descriptor: descriptor.bare(),
+            place: place.into(),
+            seen: 0,
+            held: None,
+        }
+    }
+
+    pub fn into_reader(self) -> BlobReader {
+        Box::pin(self)
+    }
+
+    fn what(&self) -> String {
+        format!("blob {}", self.descriptor.digest)
+    }
+
+    fn finish(&mut self) -> Option<Result<Bytes>> {
+        let hasher = self.hasher.take()?;
+        if self.seen != self.descriptor.size {
+            return Some(Err(self.wrong_size()));
+        }
+        let actual = hasher.finish();
+        if actual != self.descriptor.digest {
+            let expected = self.descriptor.digest;
+            return Some(Err(Error::Digest { what: self.what(), place: self.place.clone(), expected, actual }));
+        }
+        self.held.take().map(Ok)
+    }
+
+    fn wrong_size(&self) -> Error {
+        Error::Size { what: self.what(), place: self.place.clone(), expected: self.descriptor.size, actual: self.seen }
+    }
+}
+
+impl Stream for VerifyingReader {
+    type Item = Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if self.hasher.is_none() {
+                return Poll::Ready(None);
+            }
+            match self.inner.poll_next_unpin(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) => return Poll::Ready(self.finish()),
+                Poll::Ready(Some(Err(e))) => {
+                    self.hasher = None;
+                    return Poll::Ready(Some(Err(e)));
+                }
+                Poll::Ready(Some(Ok(chunk))) if chunk.is_empty() => {}
+                Poll::Ready(Some(Ok(chunk))) => {
+                    self.seen += chunk.len() as u64;
+                    if self.seen > self.descriptor.size {
+                        self.hasher = None;
+                        let error = self.wrong_size();
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                    if let Some(hasher) = &mut self.hasher {
+                        hasher.update(&chunk);
+                    }
+                    if let Some(previous) = self.held.replace(chunk) {
+                        return Poll::Ready(Some(Ok(previous)));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Reads a small blob into memory; fails for one larger than `limit` bytes.
+pub async fn read_all(mut reader: BlobReader, size: u64, limit: u64) -> Result<Bytes> {
+    if size > limit {
+        return Err(Error::Unusable { place: "memory".into(), reason: format!("{size} bytes, more than {limit}") });
+    }
+    let mut out = Vec::with_capacity(size as usize);
+    while let Some(chunk) = reader.next().await {
+        out.extend_from_slice(&chunk?);
+    }
+    Ok(out.into())
+}
