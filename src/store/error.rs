@@ -12,7 +12,7 @@ pub enum Error {
     Missing { what: String, place: String },
 
     #[error("{what} in {place} is not what its digest says: expected {expected}, got {actual}")]
-    Digest { what: String, place: String, expected: Digest, actual: Digest },
+    Digest { what: String, place: String, expected: Box<Digest>, actual: Box<Digest> },
 
     #[error("{what} in {place} has the wrong size: expected {expected} bytes, got {actual}")]
     Size { what: String, place: String, expected: u64, actual: u64 },

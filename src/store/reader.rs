@@ -52,7 +52,7 @@ impl VerifyingReader {
         }
         let actual = hasher.finish();
         if actual != self.descriptor.digest {
-            let expected = self.descriptor.digest;
+            let (expected, actual) = (Box::new(self.descriptor.digest), Box::new(actual));
             return Some(Err(Error::Digest { what: self.what(), place: self.place.clone(), expected, actual }));
         }
         self.held.take().map(Ok)
