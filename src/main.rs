@@ -1,1 +1,22 @@
-fn main() {}
+//! The program: installs the cryptography, starts the runtime, runs the command line, returns its exit code.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use airgap_mirror::cli;
+
+fn main() -> ExitCode {
+    // Fails only if a provider is installed already, and nothing ran before this.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start the runtime: {error}");
+            return cli::Exit::Failed.into();
+        }
+    };
+    let exit = runtime.block_on(cli::run(std::env::args_os().collect()));
+    // Disk work that is under way ends first, so that temporary files can go; a stuck disk is not waited for.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    exit.into()
+}

@@ -1,1 +1,99 @@
-//! The cli room.
+//! Arguments in, outcome out: one file per command, each of which turns its arguments into one call of
+//! the [`crate::pipeline`] and prints what came of it. Arguments are validated here, at the border; no
+//! other room imports this one.
+
+mod completions;
+mod exit;
+mod failure;
+mod hints;
+mod man;
+mod session;
+mod size;
+
+use std::ffi::OsString;
+
+use clap::{CommandFactory, FromArgMatches};
+
+pub use exit::Exit;
+use failure::Failure;
+use session::{Global, Session};
+
+/// Move OCI content across an air gap, and prove that all of it arrived
+///
+/// On the low side, gather copies the images of a list into one repository and serialize writes that into
+/// one archive. On the high side, deserialize reads the archive into a repository and scatter brings each
+/// image to where it belongs. Every byte is verified against its digest on each stretch.
+///
+/// Wherever a command takes an IMAGE, it may be in a registry (host/repo:tag, host/repo@digest) or in an
+/// OCI image layout directory (oci:DIR[:TAG]).
+#[derive(Debug, clap::Parser)]
+#[command(name = "mirror", version, propagate_version = false, max_term_width = 100)]
+#[command(after_long_help = "\
+Examples:
+  mirror gather sources.list reg.low/gather:sync-45
+  mirror serialize reg.low/gather:sync-45 sync-45.tar
+  mirror deserialize sync-45.tar reg.high/scatter:sync-45
+  mirror scatter reg.high/scatter:sync-45 all-prefix=dest.csv")]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+/// The definition that help, completions, manual pages and docs/cli.md are made from.
+pub fn definition() -> clap::Command {
+    let with_exit_codes = |command: clap::Command| {
+        let examples = command.get_after_long_help().map(|s| format!("{s}\n\n")).unwrap_or_default();
+        command.after_long_help(format!("{examples}{}", exit::HELP))
+    };
+    with_exit_codes(Cli::command()).mut_subcommands(with_exit_codes)
+}
+
+/// Reads the arguments. `Err`: help, a version or a usage error, to print, and the exit code.
+fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let mut definition = definition();
+    let matches = definition.try_get_matches_from_mut(arguments)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut definition))
+}
+
+/// Runs the program. Must be called within a tokio runtime.
+pub async fn run(arguments: Vec<OsString>) -> Exit {
+    let cli = match parse(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Printing fails only when nobody reads.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Verified };
+        }
+    };
+    let session = Session::new(cli.global);
+    match dispatch(&cli.command, &session).await {
+        Ok(exit) => exit,
+        Err(failure) => {
+            session.fail(&failure);
+            failure.exit()
+        }
+    }
+}
+
+async fn dispatch(command: &Command, session: &Session) -> Result<Exit, Failure> {
+    match command {
+        Command::Completions(args) => completions::run(args, session),
+        Command::Man(args) => man::run(args, session),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_definition_is_sound() {
+        super::definition().debug_assert();
+    }
+}
