@@ -40,6 +40,6 @@ pub const HELP: &str = "\
 Exit codes:
   0    everything was verified at its destination
   1    something failed; standard error says what, and what to do next
-  2    usage: the arguments, or a list, mapper or configuration file, cannot be used; nothing was tried
-  3    finished, but something was left out, as you allowed (--allow-missing)
+  2    the arguments, or a file they name (list, mapper, configuration), cannot be used
+  3    finished, but something is missing, as you allowed (--allow-missing)
   130  interrupted (Ctrl-C or SIGTERM)";

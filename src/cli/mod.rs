@@ -3,14 +3,19 @@
 //! other room imports this one.
 
 mod completions;
+mod docs;
 mod exit;
 mod failure;
 mod hints;
+mod interrupt;
+mod logging;
 mod man;
+mod progress;
 mod session;
 mod size;
 
 use std::ffi::OsString;
+use std::io::Write as _;
 
 use clap::{CommandFactory, FromArgMatches};
 
@@ -45,6 +50,8 @@ pub struct Cli {
 enum Command {
     Completions(completions::Args),
     Man(man::Args),
+    #[command(hide = true)]
+    Docs(docs::Args),
 }
 
 /// The definition that help, completions, manual pages and docs/cli.md are made from.
@@ -56,8 +63,8 @@ pub fn definition() -> clap::Command {
     with_exit_codes(Cli::command()).mut_subcommands(with_exit_codes)
 }
 
-/// Reads the arguments. `Err`: help, a version or a usage error, to print, and the exit code.
-fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+/// Reads the arguments. `Err`: help, a version or a usage error, to print.
+fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
     let mut definition = definition();
     let matches = definition.try_get_matches_from_mut(arguments)?;
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut definition))
@@ -65,16 +72,16 @@ fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
 
 /// Runs the program. Must be called within a tokio runtime.
 pub async fn run(arguments: Vec<OsString>) -> Exit {
-    let cli = match parse(arguments) {
+    let cli = match parse(&arguments) {
         Ok(cli) => cli,
-        Err(error) => {
-            // Printing fails only when nobody reads.
-            let _ = error.print();
-            return if error.use_stderr() { Exit::Usage } else { Exit::Verified };
-        }
+        Err(error) => return refuse(&error, &arguments),
     };
     let session = Session::new(cli.global);
-    match dispatch(&cli.command, &session).await {
+    let outcome = match logging::start(&session.global, &session.bar) {
+        Ok(()) => dispatch(&cli.command, &session).await,
+        Err(failure) => Err(failure),
+    };
+    match outcome {
         Ok(exit) => exit,
         Err(failure) => {
             session.fail(&failure);
@@ -83,10 +90,34 @@ pub async fn run(arguments: Vec<OsString>) -> Exit {
     }
 }
 
+/// Prints what clap has to say: help and versions on stdout, usage errors on stderr, or as JSON on stdout
+/// if that was asked for.
+fn refuse(error: &clap::Error, arguments: &[OsString]) -> Exit {
+    if !error.use_stderr() {
+        // Printing fails only when nobody reads.
+        let _ = error.print();
+        return Exit::Verified;
+    }
+    let wants_json = arguments.iter().any(|a| a == "--output=json")
+        || arguments.windows(2).any(|pair| pair[0] == "--output" && pair[1] == "json");
+    let text = error.render().to_string();
+    let message = text.trim().trim_start_matches("error: ").to_owned();
+    match Failure::usage(anyhow::Error::msg(message)).json() {
+        Ok(json) if wants_json => {
+            let _ = writeln!(std::io::stdout().lock(), "{json}");
+        }
+        _ => {
+            let _ = error.print();
+        }
+    }
+    Exit::Usage
+}
+
 async fn dispatch(command: &Command, session: &Session) -> Result<Exit, Failure> {
     match command {
         Command::Completions(args) => completions::run(args, session),
         Command::Man(args) => man::run(args, session),
+        Command::Docs(docs::Args {}) => docs::run(session),
     }
 }
 

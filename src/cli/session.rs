@@ -2,13 +2,16 @@
 //! (stdout) and remarks (stderr). Results are printed whole, after the work; a reader that went away
 //! ends the command quietly.
 
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde::Serialize;
 
-use super::{Exit, Failure, size};
+use super::progress::Shown;
+use super::{Exit, Failure, interrupt, size};
 use crate::config::Config;
 use crate::pipeline::{self, Progress};
 use crate::store::Stores;
@@ -39,7 +42,7 @@ pub struct Global {
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
 
-    /// Say more on standard error; twice for every request (finer: MIRROR_LOG, as in mirror=debug)
+    /// Say more on standard error; twice for every request (MIRROR_LOG sets it exactly, as in debug)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
 
@@ -69,22 +72,31 @@ pub enum ProgressStyle {
     None,
 }
 
-/// Where the result goes: archives written to standard output push it to standard error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Channel {
-    Stdout,
-    Stderr,
-}
-
 /// One run of the program.
 pub struct Session {
     pub global: Global,
     pub progress: Arc<Progress>,
+    /// Hidden until there is progress to show; whoever writes to stderr moves it aside.
+    pub bar: ProgressBar,
+    /// Standard output carries an archive: results go to stderr.
+    archive_on_stdout: AtomicBool,
 }
 
 impl Session {
     pub fn new(global: Global) -> Self {
-        Session { global, progress: Arc::default() }
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        Session { global, progress: Arc::default(), bar, archive_on_stdout: AtomicBool::new(false) }
+    }
+
+    /// Runs a verb: with its progress on the screen, until it ends or a signal stops it. `next` says how to
+    /// go on after a signal.
+    pub async fn perform<T>(
+        &self,
+        next: &'static str,
+        verb: impl Future<Output = pipeline::Result<T>>,
+    ) -> Result<T, Failure> {
+        let _shown = Shown::begin(self.progress_style(), &self.progress, &self.bar);
+        interrupt::guarded(next, async { Ok(verb.await?) }).await
     }
 
     /// What the verbs need. Reads the configuration file; one that cannot be used is a usage error.
@@ -99,10 +111,10 @@ impl Session {
     }
 
     /// The style that `auto` stands for here.
-    pub fn progress_style(&self) -> ProgressStyle {
+    fn progress_style(&self) -> ProgressStyle {
         match self.global.progress {
             _ if self.global.quiet => ProgressStyle::None,
-            ProgressStyle::Auto if std::io::stderr().is_terminal() => ProgressStyle::Bar,
+            ProgressStyle::Auto if io::stderr().is_terminal() => ProgressStyle::Bar,
             ProgressStyle::Auto => ProgressStyle::Plain,
             style => style,
         }
@@ -115,32 +127,26 @@ impl Session {
         report: &R,
         text: &str,
         exit: Exit,
-        channel: Channel,
     ) -> Result<(), Failure> {
         if self.global.output == Format::Json {
             let mut json = serde_json::to_string(&Envelope { schema, report, exit_code: exit.code() })?;
             json.push('\n');
-            return self.write(json.as_bytes(), channel);
+            return self.write(json.as_bytes());
         }
-        // What was left out or failed is said even to those who asked for quiet.
-        if self.global.quiet && exit == Exit::Verified {
-            return Ok(());
-        }
-        self.write(text.as_bytes(), channel)
+        if self.global.quiet { Ok(()) } else { self.write(text.as_bytes()) }
     }
 
     /// Prints what a command is for: a script, a page.
     pub fn raw(&self, bytes: &[u8]) -> Result<(), Failure> {
-        self.write(bytes, Channel::Stdout)
+        self.write(bytes)
     }
 
-    fn write(&self, bytes: &[u8], channel: Channel) -> Result<(), Failure> {
-        let written = match channel {
-            Channel::Stdout => {
-                let mut out = std::io::stdout().lock();
-                out.write_all(bytes).and_then(|()| out.flush())
-            }
-            Channel::Stderr => std::io::stderr().lock().write_all(bytes),
+    fn write(&self, bytes: &[u8]) -> Result<(), Failure> {
+        let written = if self.archive_on_stdout.load(Ordering::Relaxed) {
+            io::stderr().lock().write_all(bytes)
+        } else {
+            let mut out = io::stdout().lock();
+            out.write_all(bytes).and_then(|()| out.flush())
         };
         match written {
             Ok(()) => Ok(()),
@@ -153,11 +159,23 @@ impl Session {
     pub fn note(&self, text: &str) {
         if !self.global.quiet {
             // Nobody may be listening to standard error, which is no reason to fail.
-            let _ = writeln!(std::io::stderr().lock(), "{text}");
+            let _ = writeln!(io::stderr().lock(), "{text}");
         }
     }
 
-    /// Tells a failure: text on stderr, JSON on stdout (where no archive can be).
+    /// Standard output is about to carry an archive: results go to stderr from now on.
+    pub fn leave_stdout_to_archive(&self) {
+        self.archive_on_stdout.store(true, Ordering::Relaxed);
+    }
+
+    /// Lines on what failed in a run that went on; in JSON the report has them.
+    pub fn failures(&self, lines: &str) {
+        if self.global.output == Format::Text {
+            let _ = write!(io::stderr().lock(), "{lines}");
+        }
+    }
+
+    /// Tells a failure: text on stderr, JSON where the result would have been.
     pub fn fail(&self, failure: &Failure) {
         if matches!(failure, Failure::BrokenPipe) {
             return;
@@ -165,9 +183,9 @@ impl Session {
         if self.global.output == Format::Json
             && let Ok(json) = failure.json()
         {
-            let _ = writeln!(std::io::stdout().lock(), "{json}");
+            let _ = self.write(format!("{json}\n").as_bytes());
         } else {
-            let _ = write!(std::io::stderr().lock(), "{}", failure.text());
+            let _ = write!(io::stderr().lock(), "{}", failure.text());
         }
     }
 }

@@ -1,0 +1,123 @@
+//! The command line itself: help, usage errors, completions, manual pages, output formats.
+
+use std::path::Path;
+
+use assert_cmd::Command;
+use predicates::prelude::*;
+use predicates::str::contains;
+
+/// The program, in an empty environment as far as its configuration goes.
+fn mirror(home: &Path) -> Command {
+    let mut command = Command::cargo_bin("mirror").unwrap();
+    command.current_dir(home).env("HOME", home).env("XDG_CONFIG_HOME", home.join("config"));
+    for variable in ["MIRROR_CONFIG", "MIRROR_LOG", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "XDG_RUNTIME_DIR"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// Names of the commands, from the program's own help.
+fn commands(home: &Path) -> Vec<String> {
+    let output = mirror(home).arg("--help").output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let names: Vec<String> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.trim().is_empty())
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .map(str::to_owned)
+        .filter(|name| name != "help")
+        .collect();
+    assert!(names.len() >= 2, "{help}");
+    names
+}
+
+#[test]
+fn each_command_explains_itself() {
+    let home = tempfile::tempdir().unwrap();
+    for name in commands(home.path()) {
+        mirror(home.path())
+            .args([&name, "--help"])
+            .assert()
+            .success()
+            .stdout(contains("Examples:\n  ").and(contains(format!("mirror {name}"))))
+            .stdout(contains("Exit codes:").and(contains("130")));
+    }
+}
+
+#[test]
+fn the_version_is_the_package_version() {
+    let home = tempfile::tempdir().unwrap();
+    let version = format!("mirror {}\n", env!("CARGO_PKG_VERSION"));
+    mirror(home.path()).arg("--version").assert().success().stdout(version);
+}
+
+#[test]
+fn usage_errors_exit_with_2_and_say_why() {
+    let home = tempfile::tempdir().unwrap();
+    for (arguments, reason) in [
+        (&["nonsense"][..], "unrecognized subcommand"),
+        (&["man", "--output", "xml"], "possible values: text, json"),
+        (&["man", "--byte-budget", "64Mib!"], "is not a size"),
+        (&["man", "--byte-budget", "1k"], "at least 1MiB"),
+        (&["man", "--jobs", "0"], "is not in 1..=1024"),
+        (&["man", "-q", "-v"], "cannot be used with"),
+        (&["completions", "tcsh"], "possible values"),
+        (&["man", "a", "b"], "unexpected argument"),
+    ] {
+        mirror(home.path()).args(arguments).assert().code(2).stdout("").stderr(contains(reason));
+    }
+    mirror(home.path()).arg("man").env("MIRROR_LOG", "a=b=c").assert().code(2).stderr(contains("MIRROR_LOG"));
+}
+
+#[test]
+fn usage_errors_are_json_for_programs() {
+    let home = tempfile::tempdir().unwrap();
+    for arguments in [&["man", "--jobs", "0", "--output", "json"][..], &["--output=json", "nonsense"]] {
+        let output = mirror(home.path()).args(arguments).assert().code(2).get_output().clone();
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(json["schema"], "mirror/error/v1");
+        assert_eq!(json["exitCode"], 2);
+        assert!(json["error"].as_str().is_some_and(|error| !error.is_empty()), "{json}");
+    }
+}
+
+#[test]
+fn completions_know_the_commands() {
+    let home = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = mirror(home.path()).args(["completions", shell]).assert().success().get_output().clone();
+        let script = String::from_utf8(output.stdout).unwrap();
+        for word in commands(home.path()).iter().map(String::as_str).chain(["byte-budget"]) {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+}
+
+#[test]
+fn a_manual_page_for_each_command() {
+    let home = tempfile::tempdir().unwrap();
+    let pages = home.path().join("share/man1");
+    mirror(home.path()).arg("man").arg(&pages).assert().success().stdout("").stderr(contains("manual pages"));
+    for name in commands(home.path()) {
+        let page = std::fs::read_to_string(pages.join(format!("mirror-{name}.1"))).unwrap();
+        assert!(page.contains(".SH OPTIONS") && page.contains("Examples:"), "{name}");
+    }
+    mirror(home.path()).arg("man").assert().success().stdout(contains(".TH mirror 1"));
+}
+
+#[test]
+fn quiet_prints_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    mirror(home.path()).args(["man", "pages", "-q"]).assert().success().stdout("").stderr("");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let home = tempfile::tempdir().unwrap();
+    let script = format!("{} completions bash | true; echo ${{PIPESTATUS[0]}}", env!("CARGO_BIN_EXE_mirror"));
+    let mut command = Command::new("bash");
+    command.args(["-c", &script]).env("HOME", home.path()).assert().success().stdout("0\n").stderr("");
+}
