@@ -1,5 +1,150 @@
 //! The configuration file, credentials, and what they say of a host.
+//!
+//! Invariant: a file that exists is obeyed or it is an error; nothing of it is ignored silently.
 
-/// The effective configuration.
+mod auth_file;
+pub mod credentials;
+pub mod endpoint;
+pub mod environment;
+pub mod error;
+mod file;
+mod helper;
+
+use std::path::{Path, PathBuf};
+
+pub use credentials::Credential;
+pub use endpoint::{Endpoint, Referrers, RegistryPolicy, Tls};
+pub use environment::Environment;
+pub use error::{Error, Result};
+
+use crate::image::reference::is_docker_hub;
+
+/// A configuration file larger than this is a mistake.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// The effective configuration. [`Config::default`] knows no file and no credentials: programs use
+/// [`Config::load`].
 #[derive(Clone, Debug, Default)]
-pub struct Config {}
+pub struct Config {
+    path: Option<PathBuf>,
+    settings: file::Settings,
+    credentials: credentials::Chain,
+}
+
+/// What `endpointConfig` says of one URL.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct EndpointSettings {
+    tls: Tls,
+    supports_referrers: Referrers,
+}
+
+impl Config {
+    /// Reads the first that exists of: `explicit`, `$MIRROR_CONFIG`, `./mirror.yaml`,
+    /// `~/.config/mirror/config.yaml`, `/etc/mirror/config.yaml`. Fails for a file of the first two that
+    /// is missing, and for any that is not valid.
+    pub fn load(explicit: Option<&Path>) -> Result<Config> {
+        Self::load_in(explicit, &Environment::of_process())
+    }
+
+    /// [`Config::load`] in that environment.
+    pub fn load_in(explicit: Option<&Path>, environment: &Environment) -> Result<Config> {
+        let named = match (explicit, environment.path("MIRROR_CONFIG")) {
+            (Some(path), _) => Some((path.to_owned(), "--config")),
+            (None, Some(path)) => Some((path, "$MIRROR_CONFIG")),
+            (None, None) => None,
+        };
+        let mut config = match named {
+            Some((path, named_by)) => Self::read(&path)?.ok_or_else(|| Error::no_such_file(path, named_by))?,
+            None => {
+                let mut found = None;
+                for path in default_files(environment) {
+                    found = Self::read(&path)?;
+                    if found.is_some() {
+                        break;
+                    }
+                }
+                found.unwrap_or_default()
+            }
+        };
+        config.credentials = credentials::Chain::new(environment, config.settings.auth_file.as_deref());
+        Ok(config)
+    }
+
+    /// Reads a configuration from its text. `path` is for messages and for relative paths in it.
+    pub fn parse(text: &str, path: &Path) -> Result<Config> {
+        Ok(Config { path: Some(path.to_owned()), settings: file::parse(text, path)?, ..Config::default() })
+    }
+
+    /// The same configuration with those credential files.
+    pub fn with_credentials(self, credentials: credentials::Chain) -> Config {
+        Config { credentials, ..self }
+    }
+
+    fn read(path: &Path) -> Result<Option<Config>> {
+        match read_bounded(path)? {
+            Some(text) => Self::parse(&text, path).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The file that was read, if there is one.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// What the file asks for and the program does not do, each as `FILE:LINE: …`, to be printed once.
+    pub fn warnings(&self) -> &[String] {
+        &self.settings.warnings
+    }
+
+    /// How to reach `host` (with its port, as a reference has it).
+    pub fn registry(&self, host: &str) -> RegistryPolicy {
+        let configured = self.settings.registries.get(&canonical_host(host)).cloned();
+        let urls = configured.unwrap_or_else(|| endpoint::default_url(host).into_iter().collect());
+        let endpoints = urls.into_iter().map(|url| {
+            let settings = self.settings.endpoints.get(&url).cloned().unwrap_or_default();
+            Endpoint { url, tls: settings.tls, supports_referrers: settings.supports_referrers }
+        });
+        RegistryPolicy { endpoints: endpoints.collect() }
+    }
+
+    /// The credential for a repository of a registry, both as a reference has them. `None`: go without.
+    pub async fn credential(&self, registry: &str, repository: &str) -> Result<Option<Credential>> {
+        self.credentials.find(registry, repository).await
+    }
+}
+
+/// Where a configuration file is looked for when none is named.
+fn default_files(environment: &Environment) -> Vec<PathBuf> {
+    let mut files = vec![PathBuf::from("mirror.yaml")];
+    files.extend(environment.config_home().map(|home| home.join("mirror/config.yaml")));
+    files.push("/etc/mirror/config.yaml".into());
+    files
+}
+
+/// Text of a file; `None` if it does not exist.
+fn read_bounded(path: &Path) -> Result<Option<String>> {
+    use std::io::Read;
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io(path, e)),
+    };
+    let mut text = String::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(|e| Error::io(path, e))?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(Error::Invalid {
+            path: path.display().to_string(),
+            line: None,
+            column: None,
+            reason: format!("larger than {MAX_FILE_BYTES} bytes"),
+        });
+    }
+    Ok(Some(text))
+}
+
+/// A host as a key: lower case, one name for Docker Hub.
+fn canonical_host(host: &str) -> String {
+    let host = host.to_ascii_lowercase();
+    if is_docker_hub(&host) { "docker.io".into() } else { host }
+}

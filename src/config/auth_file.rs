@@ -1,0 +1,170 @@
+//! One credential file: containers-auth.json(5) and Docker's config.json have the same form. Parsing and
+//! the search within one file; no I/O.
+//!
+//! Invariant: an entry is only ever given out for the host it is written for, and for repositories at or
+//! under its path; no error message holds what the file holds.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+
+use super::credentials::Credential;
+use super::{Error, Result, canonical_host};
+
+/// Standard alphabet, with or without padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// What docker-credential helpers and Docker's file call Docker Hub.
+pub(super) const DOCKER_HUB_SERVER: &str = "https://index.docker.io/v1/";
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AuthFile {
+    #[serde(default)]
+    auths: BTreeMap<String, Option<Entry>>,
+    #[serde(default)]
+    cred_helpers: BTreeMap<String, String>,
+    #[serde(default)]
+    creds_store: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+struct Entry {
+    #[serde(default)]
+    auth: Option<SecretString>,
+    #[serde(default)]
+    username: Option<String>,
+    #[serde(default)]
+    password: Option<SecretString>,
+    #[serde(default)]
+    identitytoken: Option<SecretString>,
+    #[serde(default)]
+    registrytoken: Option<SecretString>,
+}
+
+/// One place to look for a credential, in the order in which they are to be tried.
+#[derive(Debug)]
+pub(super) enum Lookup {
+    Found(Credential),
+    /// Ask `docker-credential-NAME` for `server`.
+    Helper {
+        name: String,
+        server: String,
+    },
+}
+
+impl AuthFile {
+    pub fn parse(text: &str, path: &Path) -> Result<AuthFile> {
+        if text.trim().is_empty() {
+            return Ok(AuthFile::default());
+        }
+        serde_json::from_str(text).map_err(|e| Error::Invalid {
+            path: path.display().to_string(),
+            line: Some(e.line() as u64),
+            column: Some(e.column() as u64),
+            // The parser's own words may quote the value.
+            reason: match e.classify() {
+                serde_json::error::Category::Data => {
+                    "a value is not of the kind that a credential file has here".into()
+                }
+                _ => "not valid JSON".into(),
+            },
+        })
+    }
+
+    /// Where this file says that the credential is, most specific first.
+    pub fn lookups(&self, registry: &str, repository: &str, path: &Path) -> Result<Vec<Lookup>> {
+        let mut found = Vec::new();
+        for scope in scopes(registry, repository) {
+            for (key, name) in self.cred_helpers.iter().filter(|(key, _)| canonical_key(key) == scope) {
+                found.push(Lookup::Helper { name: name.clone(), server: server(key) });
+            }
+            for (key, entry) in self.auths.iter().filter(|(key, _)| canonical_key(key) == scope) {
+                let credential = entry.as_ref().map(Entry::credential).transpose();
+                let credential = credential.map_err(|reason| Error::Invalid {
+                    path: path.display().to_string(),
+                    line: None,
+                    column: None,
+                    reason: format!("auths, key {key:?}: {reason}"),
+                })?;
+                found.extend(credential.flatten().map(Lookup::Found));
+            }
+        }
+        if let Some(name) = self.creds_store.as_ref().filter(|name| !name.is_empty()) {
+            found.push(Lookup::Helper { name: name.clone(), server: server(&canonical_host(registry)) });
+        }
+        Ok(found)
+    }
+}
+
+impl Entry {
+    fn credential(&self) -> std::result::Result<Option<Credential>, String> {
+        let filled = |secret: &&SecretString| !secret.expose_secret().is_empty();
+        if let Some(token) = self.registrytoken.as_ref().filter(filled) {
+            return Ok(Some(Credential::Bearer(token.clone())));
+        }
+        if let Some(token) = self.identitytoken.as_ref().filter(filled) {
+            return Ok(Some(Credential::Identity(token.clone())));
+        }
+        if let Some(auth) = self.auth.as_ref().filter(filled) {
+            return decode(auth).map(Some);
+        }
+        match (&self.username, self.password.as_ref().filter(filled)) {
+            (Some(user), Some(password)) if !user.is_empty() => {
+                Ok(Some(Credential::Basic { user: user.clone(), password: password.clone() }))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+/// `auth`: base64 of `user:password`.
+fn decode(auth: &SecretString) -> std::result::Result<Credential, String> {
+    let bytes = BASE64.decode(auth.expose_secret().trim()).map_err(|_| "auth is not base64")?;
+    let text = SecretString::from(String::from_utf8(bytes).map_err(|_| "auth is not base64 of a text")?);
+    let (user, password) = text.expose_secret().split_once(':').ok_or("auth is not base64 of user:password")?;
+    Ok(Credential::Basic { user: user.into(), password: password.trim_end_matches('\0').into() })
+}
+
+/// A key of the file as `host` or `host/path`: without scheme and without the `/v1/` or `/v2/` of an API.
+fn canonical_key(key: &str) -> String {
+    let key = key.trim();
+    let bare =
+        key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key).trim_end_matches('/');
+    let (host, path) = bare.split_once('/').unwrap_or((bare, ""));
+    let path = match path {
+        "v1" | "v2" => "",
+        path => path,
+    };
+    join(&canonical_host(host), path)
+}
+
+fn join(host: &str, path: &str) -> String {
+    if path.is_empty() { host.into() } else { format!("{host}/{path}") }
+}
+
+/// `host/a/b`, `host/a`, `host`.
+fn scopes(registry: &str, repository: &str) -> Vec<String> {
+    let host = canonical_host(registry);
+    let library = host == "docker.io" && !repository.contains('/') && !repository.is_empty();
+    let mut path = if library { format!("library/{repository}") } else { repository.to_owned() };
+    let mut scopes = Vec::new();
+    while !path.is_empty() {
+        scopes.push(join(&host, &path));
+        path.truncate(path.rfind('/').unwrap_or(0));
+    }
+    scopes.push(host);
+    scopes
+}
+
+/// What a helper knows this key as.
+fn server(key: &str) -> String {
+    if canonical_key(key) == "docker.io" { DOCKER_HUB_SERVER.into() } else { key.into() }
+}

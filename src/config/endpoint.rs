@@ -1,0 +1,94 @@
+//! How a registry is reached: its endpoints, and the TLS settings of each.
+//!
+//! Invariant: an endpoint is plain HTTP only when its host is loopback or its URL says `http://`; it never
+//! carries credentials, a query or a fragment.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use url::Url;
+
+/// What the configuration says of one registry host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegistryPolicy {
+    /// Tried in order, for reads and writes: the next one when one cannot be reached or keeps answering
+    /// 5xx. Empty only for a text that is no host.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One address of a registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Scheme, host, port, and a path prefix if the registry is not at the root: `/v2/…` comes after it.
+    pub url: Url,
+    pub tls: Tls,
+    pub supports_referrers: Referrers,
+}
+
+/// TLS settings of one endpoint. Files are PEM.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// Certificate authorities to trust besides the system's.
+    pub ca: Vec<PathBuf>,
+    /// Certificate chain and private key that the client shows.
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
+    /// Takes any certificate. Anyone between here and there can then read and change everything but
+    /// what a digest protects.
+    pub insecure_skip_verify: bool,
+}
+
+/// How the referrers of a manifest are found and recorded (distribution-spec 1.1, "Listing referrers").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Referrers {
+    /// The API where the registry has it, else the tag schema.
+    #[default]
+    Auto,
+    Api,
+    Tag,
+}
+
+/// Whether `host` (with or without a port) is this machine: `localhost`, `*.localhost`, 127.0.0.0/8, `[::1]`.
+pub fn is_loopback(host: &str) -> bool {
+    if let Some(rest) = host.strip_prefix('[') {
+        return rest.split(']').next().and_then(|a| a.parse::<Ipv6Addr>().ok()).is_some_and(|a| a.is_loopback());
+    }
+    let name = host.split(':').next().unwrap_or_default().to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost") || name.parse::<Ipv4Addr>().is_ok_and(|a| a.is_loopback())
+}
+
+/// Reads an endpoint as a configuration file gives it: a URL, or a host with an optional port and path.
+/// The error says what is wrong, without the text itself (it may hold a password).
+pub(super) fn parse_url(text: &str) -> Result<Url, String> {
+    let with_scheme;
+    let text = text.trim();
+    let full = if text.contains("://") {
+        text
+    } else {
+        let scheme = if is_loopback(text.split('/').next().unwrap_or_default()) { "http" } else { "https" };
+        with_scheme = format!("{scheme}://{text}");
+        &with_scheme
+    };
+    let mut url = Url::parse(full).map_err(|e| format!("not a URL: {e}"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!("scheme {:?} is not http or https", url.scheme()));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("a URL must not hold credentials: use `mirror login`".into());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("a registry's URL has no query or fragment".into());
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err("the URL has no host".into());
+    }
+    let path = url.path().trim_end_matches('/').to_owned();
+    url.set_path(&path);
+    Ok(url)
+}
+
+/// The endpoint of a host of which no configuration speaks.
+pub(super) fn default_url(host: &str) -> Option<Url> {
+    let host = if crate::image::reference::is_docker_hub(host) { "registry-1.docker.io" } else { host };
+    parse_url(host).ok()
+}

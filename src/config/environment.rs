@@ -1,0 +1,37 @@
+//! The environment variables that say where files are. Captured once, so that what depends on them can
+//! be tested without touching the process.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Names that are looked at; nothing else of the environment is kept.
+const NAMES: [&str; 6] =
+    ["MIRROR_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "DOCKER_CONFIG", "HOME"];
+
+/// Variables with a value that is not empty.
+#[derive(Clone, Debug, Default)]
+pub struct Environment(BTreeMap<&'static str, OsString>);
+
+impl Environment {
+    pub fn of_process() -> Self {
+        Environment(NAMES.iter().filter_map(|&n| Some((n, std::env::var_os(n)?))).filter(|v| !v.1.is_empty()).collect())
+    }
+
+    /// A path that a variable holds.
+    pub fn path(&self, name: &str) -> Option<PathBuf> {
+        self.0.get(name).map(PathBuf::from)
+    }
+
+    /// `$XDG_CONFIG_HOME`, or `~/.config`.
+    pub fn config_home(&self) -> Option<PathBuf> {
+        self.path("XDG_CONFIG_HOME").or_else(|| Some(self.path("HOME")?.join(".config")))
+    }
+}
+
+#[cfg(test)]
+impl Environment {
+    pub fn of(values: &[(&'static str, &std::path::Path)]) -> Self {
+        Environment(values.iter().map(|&(n, v)| (n, v.as_os_str().to_owned())).collect())
+    }
+}

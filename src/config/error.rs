@@ -1,0 +1,53 @@
+//! What can be wrong with the configuration or with credentials. Every message names the file, and the
+//! line and key where there is one; no message holds a secret.
+
+use std::path::{Path, PathBuf};
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file that the user named does not exist.
+    #[error("{path}: no such configuration file (named by {named_by})")]
+    NoSuchFile { path: String, named_by: &'static str },
+
+    /// A file is there and cannot be read or written.
+    #[error("{path}: {source}")]
+    Io { path: String, source: std::io::Error },
+
+    /// A file is there and is not what it has to be.
+    #[error("{path}{}: {reason}", position(*line, *column))]
+    Invalid {
+        path: String,
+        /// Line and column count from 1; `None` where the fault is in no particular place.
+        line: Option<u64>,
+        column: Option<u64>,
+        reason: String,
+    },
+
+    /// `docker-credential-NAME` could not be run, or failed.
+    #[error("credential helper {program} for {server}: {reason}")]
+    Helper { program: String, server: String, reason: String },
+
+    /// What the user asked for cannot be done.
+    #[error("{0}")]
+    Refused(String),
+}
+
+fn position(line: Option<u64>, column: Option<u64>) -> String {
+    match (line, column) {
+        (Some(line), Some(column)) => format!(":{line}:{column}"),
+        (Some(line), None) => format!(":{line}"),
+        _ => String::new(),
+    }
+}
+
+impl Error {
+    pub(super) fn io(path: &Path, source: std::io::Error) -> Self {
+        Error::Io { path: path.display().to_string(), source }
+    }
+
+    pub(super) fn no_such_file(path: PathBuf, named_by: &'static str) -> Self {
+        Error::NoSuchFile { path: path.display().to_string(), named_by }
+    }
+}

@@ -1,0 +1,109 @@
+//! Credential helpers: programs named `docker-credential-NAME` that keep secrets
+//! (docker/docker-credential-helpers). The server goes in on stdin, JSON comes out.
+//!
+//! Invariant: a helper has [`TIMEOUT`] to answer and is killed after it; what it prints is not repeated
+//! unless it says that it failed.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::credentials::Credential;
+use super::{Error, Result};
+
+/// How long a helper may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// More output than this is not an answer.
+const MAX_OUTPUT: u64 = 1 << 20;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Answer {
+    #[serde(default)]
+    username: String,
+    secret: SecretString,
+}
+
+/// What the helper has for `server`; `None` if it says that it has nothing.
+pub(super) async fn get(name: &str, server: &str) -> Result<Option<Credential>> {
+    let failed = |reason: &str| fault(name, server, reason.into());
+    let Some(out) = run(name, "get", server, &SecretString::from(server)).await? else { return Ok(None) };
+    let answer: Answer =
+        serde_json::from_str(out.expose_secret()).map_err(|_| failed("its answer is not the JSON of a credential"))?;
+    if answer.secret.expose_secret().is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(match answer.username.as_str() {
+        "<token>" => Credential::Identity(answer.secret),
+        "" => return Err(failed("its answer has no user name")),
+        _ => Credential::Basic { user: answer.username, password: answer.secret },
+    }))
+}
+
+/// Runs `docker-credential-NAME ACTION`. `None`: it says that it has no such credential.
+async fn run(name: &str, action: &str, server: &str, input: &SecretString) -> Result<Option<SecretString>> {
+    let failed = |reason: String| fault(name, server, reason);
+    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
+        return Err(failed("not a name for a helper (letters, digits, - _ .)".into()));
+    }
+    let mut child = tokio::process::Command::new(program(name))
+        .arg(action)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                failed("the program is not in $PATH: install it, or take its name out of the credential file".into())
+            }
+            _ => failed(e.to_string()),
+        })?;
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let talk = async {
+        let write = async {
+            if let Some(mut stdin) = stdin {
+                // One that does not read its input may still have an answer.
+                let _ = stdin.write_all(input.expose_secret().as_bytes()).await;
+            }
+            std::io::Result::Ok(())
+        };
+        let (_, out, err) = tokio::try_join!(write, read(stdout), read(stderr))?;
+        std::io::Result::Ok((child.wait().await?, out, err))
+    };
+    let (status, out, err) = tokio::time::timeout(TIMEOUT, talk)
+        .await
+        .map_err(|_| failed(format!("no answer within {} s", TIMEOUT.as_secs())))?
+        .map_err(|e| failed(e.to_string()))?;
+    if status.success() {
+        return Ok(Some(out));
+    }
+    // A helper says why it failed on stdout.
+    let message = format!("{}\n{}", out.expose_secret().trim(), err.expose_secret().trim());
+    if message.contains("credentials not found") {
+        return Ok(None);
+    }
+    let first: String =
+        message.trim().lines().next().unwrap_or_default().chars().take(200).flat_map(char::escape_debug).collect();
+    Err(failed(if first.is_empty() { status.to_string() } else { format!("{first} ({status})") }))
+}
+
+async fn read(pipe: Option<impl tokio::io::AsyncRead + Unpin>) -> std::io::Result<SecretString> {
+    let mut bytes = Vec::new();
+    if let Some(pipe) = pipe {
+        pipe.take(MAX_OUTPUT).read_to_end(&mut bytes).await?;
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned().into())
+}
+
+fn program(name: &str) -> String {
+    format!("docker-credential-{name}")
+}
+
+fn fault(name: &str, server: &str, reason: String) -> Error {
+    Error::Helper { program: program(name), server: server.into(), reason }
+}
