@@ -21,6 +21,7 @@ pub fn for_error(error: &anyhow::Error) -> Option<String> {
 fn for_pipeline(error: &pipeline::Error) -> Option<String> {
     match error {
         pipeline::Error::Store(source) | pipeline::Error::Image { source, .. } => for_store(source),
+        pipeline::Error::Copy { source, .. } => for_store(source),
         pipeline::Error::Io { source, .. } => for_io(source),
         // Its message says what to do.
         pipeline::Error::Refused(_) => None,

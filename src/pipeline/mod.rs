@@ -4,7 +4,9 @@
 //! and what failed. `Ok` with no failures means that every promised digest is at its destination.
 //! Dropping a verb's future stops it cleanly: nothing unfinished looks complete.
 
+pub mod copy;
 pub mod progress;
+pub mod walk;
 
 use std::sync::Arc;
 
@@ -35,6 +37,9 @@ pub enum Error {
     /// An image could not be copied; names the image around the object that failed.
     #[error("{image}: {source}")]
     Image { image: String, source: store::Error },
+    /// The same for a failure that several images may share.
+    #[error("{image}: {source}")]
+    Copy { image: String, source: copy::Shared },
     /// What the user gave cannot be used: two images for one destination, no free space, not a gather…
     #[error("{0}")]
     Refused(String),

@@ -60,6 +60,12 @@ impl Error {
         matches!(self, Error::Digest { .. } | Error::Size { .. })
     }
 
+    /// A registry refuses a manifest because it misses something that the manifest names.
+    pub fn is_blob_unknown(&self) -> bool {
+        let unknown = |m: &str| m.contains("BLOB_UNKNOWN") || m.contains("MANIFEST_UNKNOWN");
+        matches!(self, Error::Http { status: 400..=499, message, .. } if unknown(message))
+    }
+
     /// The thing is not there, as opposed to: it could not be had.
     pub fn is_missing(&self) -> bool {
         matches!(self, Error::Missing { .. } | Error::Http { status: 404, .. })
