@@ -6,9 +6,13 @@
 
 mod destination;
 mod digests;
+mod function;
+mod go_template;
 mod prefix;
 mod source_path;
 mod table;
+mod template;
+mod template_data;
 
 use std::fmt;
 
@@ -17,10 +21,13 @@ use crate::store::error::printable;
 
 use destination::Candidate;
 use digests::Digests;
+use go_template::GoTemplate;
 use prefix::{Choice, Prefixes};
+use template::Template;
 
 /// The rulesets, as `TYPE` in `TYPE=ARG`.
-pub const RULESETS: [&str; 5] = ["nest", "all-prefix", "first-prefix", "longest-prefix", "digests"];
+pub const RULESETS: [&str; 7] =
+    ["nest", "all-prefix", "first-prefix", "longest-prefix", "digests", "template", "go-template"];
 
 /// A ruleset that is loaded and checked.
 pub struct Mapper {
@@ -33,6 +40,8 @@ enum Rules {
     Nest(String),
     Prefixes(Prefixes),
     Digests(Digests),
+    Template(Box<Template>),
+    GoTemplate(Box<GoTemplate>),
 }
 
 /// Why a ruleset cannot be used, or made something that is not a name.
@@ -90,6 +99,8 @@ impl Mapper {
             "first-prefix" => Rules::Prefixes(Prefixes::load(argument, Choice::First)?),
             "longest-prefix" => Rules::Prefixes(Prefixes::load(argument, Choice::Longest)?),
             "digests" => Rules::Digests(Digests::load(argument)?),
+            "template" => Rules::Template(Box::new(Template::load(argument)?)),
+            "go-template" => Rules::GoTemplate(Box::new(GoTemplate::load(argument)?)),
             _ => return Err(usage()),
         };
         Ok(Mapper { text: text.into(), rules })
@@ -105,6 +116,8 @@ impl Mapper {
             Rules::Nest(root) => source.map(|s| prefix::nest(root, s)).into_iter().collect(),
             Rules::Prefixes(prefixes) => source.map(|s| prefixes.apply(s)).unwrap_or_default(),
             Rules::Digests(digests) => digests.apply(image, source),
+            Rules::Template(template) => template.apply(image)?,
+            Rules::GoTemplate(template) => template.apply(image)?,
         };
         let mut names = Vec::with_capacity(candidates.len());
         for candidate in candidates {
@@ -167,6 +180,7 @@ mod tests {
         for kind in ["all-prefix", "first-prefix", "longest-prefix", "digests"] {
             same_as_fixture(&format!("{kind}={FIXTURES}/scatter/{kind}.csv"), kind);
         }
+        same_as_fixture(&format!("go-template={FIXTURES}/scatter/template.tmpl"), "template");
     }
 
     fn image(source: &str) -> Descriptor {
