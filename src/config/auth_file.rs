@@ -168,3 +168,118 @@ fn scopes(registry: &str, repository: &str) -> Vec<String> {
 fn server(key: &str) -> String {
     if canonical_key(key) == "docker.io" { DOCKER_HUB_SERVER.into() } else { key.into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lookups(text: &str, registry: &str, repository: &str) -> Vec<String> {
+        let path = Path::new("auth.json");
+        let found = AuthFile::parse(text, path).unwrap().lookups(registry, repository, path).unwrap();
+        let show = |lookup| match lookup {
+            Lookup::Found(Credential::Basic { user, password }) => format!("{user}:{}", password.expose_secret()),
+            Lookup::Found(Credential::Identity(token)) => format!("identity {}", token.expose_secret()),
+            Lookup::Found(Credential::Bearer(token)) => format!("bearer {}", token.expose_secret()),
+            Lookup::Helper { name, server } => format!("{name} {server}"),
+        };
+        found.into_iter().map(show).collect()
+    }
+
+    fn basic(text: &str) -> String {
+        format!(r#"{{"auth": "{}"}}"#, BASE64.encode(text))
+    }
+
+    #[test]
+    fn the_longest_path_at_a_component_boundary_comes_first() {
+        let file = format!(
+            r#"{{"auths": {{"reg.low": {}, "reg.low/org": {}, "reg.low/org/app": {}, "reg.low/or": {}, "reg.low:5000": {}}}}}"#,
+            basic("h:1"),
+            basic("o:2"),
+            basic("a:3"),
+            basic("x:4"),
+            basic("p:5")
+        );
+        assert_eq!(lookups(&file, "reg.low", "org/app/sub"), ["a:3", "o:2", "h:1"]);
+        assert_eq!(lookups(&file, "REG.low", "org/application"), ["o:2", "h:1"]);
+        assert_eq!(lookups(&file, "reg.low", ""), ["h:1"]);
+        assert_eq!(lookups(&file, "reg.low:5000", "org/app"), ["p:5"]);
+        assert!(lookups(&file, "reg.low.evil.org", "org/app").is_empty());
+        assert!(lookups(&file, "low", "org").is_empty());
+    }
+
+    #[test]
+    fn docker_hub_has_many_names() {
+        for key in [
+            "https://index.docker.io/v1/",
+            "index.docker.io",
+            "docker.io",
+            "registry-1.docker.io",
+            "https://registry-1.docker.io/v2/",
+        ] {
+            let file = format!(r#"{{"auths": {{"{key}": {}}}}}"#, basic("u:p"));
+            for registry in ["docker.io", "index.docker.io", "registry-1.docker.io"] {
+                assert_eq!(lookups(&file, registry, "library/busybox"), ["u:p"], "{key} {registry}");
+            }
+            assert!(lookups(&file, "quay.io", "library/busybox").is_empty());
+        }
+        let file = format!(r#"{{"auths": {{"docker.io/library": {}}}}}"#, basic("l:p"));
+        assert_eq!(lookups(&file, "docker.io", "busybox"), ["l:p"]);
+        assert!(lookups(&file, "docker.io", "org/busybox").is_empty());
+    }
+
+    #[test]
+    fn keys_with_scheme_and_api_path_are_hosts() {
+        for key in ["https://reg.low", "http://reg.low/", "https://reg.low/v1/", "reg.low/v2/", "https://REG.low/v2"] {
+            let file = format!(r#"{{"auths": {{"{key}": {}}}}}"#, basic("u:p"));
+            assert_eq!(lookups(&file, "reg.low", "a"), ["u:p"], "{key}");
+        }
+    }
+
+    #[test]
+    fn the_forms_of_an_entry() {
+        for (entry, expected) in [
+            (r#"{"auth": "dTpwOnE="}"#, vec!["u:p:q"]),
+            (r#"{"auth": "dTpwOnE"}"#, vec!["u:p:q"]),
+            (r#"{"username": "u", "password": "p"}"#, vec!["u:p"]),
+            (r#"{"auth": "dTpw", "identitytoken": "t"}"#, vec!["identity t"]),
+            (r#"{"registrytoken": "r", "identitytoken": "t"}"#, vec!["bearer r"]),
+            (r#"{"auth": "", "identitytoken": ""}"#, vec![]),
+            (r#"{"email": "a@b"}"#, vec![]),
+            ("{}", vec![]),
+            ("null", vec![]),
+        ] {
+            assert_eq!(lookups(&format!(r#"{{"auths": {{"r": {entry}}}}}"#), "r", "a"), expected, "{entry}");
+        }
+    }
+
+    #[test]
+    fn helpers_are_asked_for_their_host_and_the_store_comes_last() {
+        let file = format!(
+            r#"{{"auths": {{"reg.low": {}, "gcr.io": {{}}}}, "credHelpers": {{"gcr.io": "gcloud"}}, "credsStore": "pass", "HttpHeaders": {{}}}}"#,
+            basic("u:p")
+        );
+        assert_eq!(lookups(&file, "gcr.io", "a/b"), ["gcloud gcr.io", "pass gcr.io"]);
+        assert_eq!(lookups(&file, "reg.low", "a/b"), ["u:p", "pass reg.low"]);
+        assert_eq!(lookups(&file, "docker.io", "a/b"), ["pass https://index.docker.io/v1/"]);
+    }
+
+    #[test]
+    fn faults_name_file_and_place_and_no_secret() {
+        let path = Path::new("auth.json");
+        for (text, expected) in [
+            ("{\n\"auths\": {\"r\": \"geheim\"}}", "auth.json:2:"),
+            ("{\"auths\": [\"geheim\"]}", "auth.json:1:"),
+            ("{\"auths\": geheim}", "auth.json:1:"),
+            (r#"{"auths": {"r": {"auth": "geheim!"}}}"#, "auth.json: auths, key \"r\": auth is not base64"),
+            (
+                r#"{"auths": {"r": {"auth": "Z2VoZWlt"}}}"#,
+                "auth.json: auths, key \"r\": auth is not base64 of user:password",
+            ),
+        ] {
+            let error = AuthFile::parse(text, path).and_then(|f| f.lookups("r", "a", path)).unwrap_err();
+            let said = format!("{error}");
+            assert!(said.starts_with(expected) && !format!("{error:?}{said}").contains("geheim"), "{said}");
+        }
+        assert!(lookups("", "r", "a").is_empty() && lookups("{}", "r", "a").is_empty());
+    }
+}

@@ -3,9 +3,12 @@
 //! Invariant: a secret is a [`SecretString`] from the moment it is parsed, so that `Debug` never shows it;
 //! the first file that has a credential for the most specific scope wins.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use secrecy::SecretString;
+use tokio::sync::Mutex;
 
 use super::auth_file::{AuthFile, Lookup};
 use super::{Environment, Result, helper, read_bounded};
@@ -27,6 +30,8 @@ pub enum Credential {
 #[derive(Clone, Debug, Default)]
 pub struct Chain {
     files: Vec<PathBuf>,
+    /// What helpers said, by helper and server: one may ask the user each time.
+    answers: Arc<Mutex<HashMap<(String, String), Option<Credential>>>>,
 }
 
 impl Chain {
@@ -43,12 +48,12 @@ impl Chain {
             under(environment.path("DOCKER_CONFIG"), "config.json"),
             under(environment.path("HOME"), ".docker/config.json"),
         ];
-        Chain { files: files.into_iter().flatten().collect() }
+        Chain::of(files.into_iter().flatten().collect())
     }
 
     /// Those files and no others.
     pub fn of(files: Vec<PathBuf>) -> Chain {
-        Chain { files }
+        Chain { files, answers: Arc::default() }
     }
 
     pub fn files(&self) -> &[PathBuf] {
@@ -58,18 +63,86 @@ impl Chain {
     /// Searches the files in order. One that does not exist is passed over; one that cannot be read or
     /// is not valid is an error, since the credential might be in it.
     pub async fn find(&self, registry: &str, repository: &str) -> Result<Option<Credential>> {
+        Ok(self.find_with_file(registry, repository).await?.map(|(_, credential)| credential))
+    }
+
+    /// [`Chain::find`], and the file that has it or names its helper.
+    pub async fn find_with_file(&self, registry: &str, repository: &str) -> Result<Option<(&Path, Credential)>> {
         for path in &self.files {
             let Some(text) = read_bounded(path)? else { continue };
             for lookup in AuthFile::parse(&text, path)?.lookups(registry, repository, path)? {
                 let found = match lookup {
                     Lookup::Found(credential) => Some(credential),
-                    Lookup::Helper { name, server } => helper::get(&name, &server).await?,
+                    Lookup::Helper { name, server } => self.ask(name, server).await?,
                 };
-                if found.is_some() {
-                    return Ok(found);
+                if let Some(credential) = found {
+                    return Ok(Some((path, credential)));
                 }
             }
         }
         Ok(None)
+    }
+
+    async fn ask(&self, name: String, server: String) -> Result<Option<Credential>> {
+        // Held while the helper runs: two questions at once would be two prompts.
+        let mut answers = self.answers.lock().await;
+        let key = (name, server);
+        if let Some(answer) = answers.get(&key) {
+            return Ok(answer.clone());
+        }
+        let answer = helper::get(&key.0, &key.1).await?;
+        answers.insert(key, answer.clone());
+        Ok(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_files_and_their_order() {
+        let p = Path::new;
+        let all = Environment::of(&[
+            ("REGISTRY_AUTH_FILE", p("/r/a.json")),
+            ("XDG_RUNTIME_DIR", p("/run/u")),
+            ("XDG_CONFIG_HOME", p("/x")),
+            ("DOCKER_CONFIG", p("/d")),
+            ("HOME", p("/h")),
+        ]);
+        let files = [
+            "/r/a.json",
+            "/c.json",
+            "/run/u/containers/auth.json",
+            "/x/containers/auth.json",
+            "/d/config.json",
+            "/h/.docker/config.json",
+        ];
+        assert_eq!(Chain::new(&all, Some(p("/c.json"))).files(), files.map(PathBuf::from));
+        let home = Environment::of(&[("HOME", p("/h"))]);
+        let files = ["/h/.config/containers/auth.json", "/h/.docker/config.json"];
+        assert_eq!(Chain::new(&home, None).files(), files.map(PathBuf::from));
+    }
+
+    #[tokio::test]
+    async fn the_first_file_with_a_match_wins_and_a_broken_one_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let missing = dir.path().join("none.json");
+        let one = write("1.json", r#"{"auths": {"other": {"auth": "dTpv"}}}"#);
+        let two = write("2.json", r#"{"auths": {"reg.low": {"auth": "dTp0d28="}}}"#);
+        let three = write("3.json", r#"{"auths": {"reg.low/a": {"auth": "dTp0aHJlZQ=="}}}"#);
+        let chain = Chain::of(vec![missing, one.clone(), two.clone(), three]);
+        let (path, credential) = chain.find_with_file("reg.low", "a").await.unwrap().unwrap();
+        assert_eq!(path, two);
+        assert!(!format!("{credential:?} {chain:?}").contains("two"), "{credential:?}");
+        assert!(chain.find("reg.high", "a").await.unwrap().is_none());
+        std::fs::write(&one, "{\n \"auths\": {,}\n}").unwrap();
+        let said = chain.find("reg.low", "a").await.unwrap_err().to_string();
+        assert!(said.starts_with(&format!("{}:2:", one.display())) && said.ends_with("not valid JSON"), "{said}");
     }
 }

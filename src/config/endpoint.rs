@@ -92,3 +92,52 @@ pub(super) fn default_url(host: &str) -> Option<Url> {
     let host = if crate::image::reference::is_docker_hub(host) { "registry-1.docker.io" } else { host };
     parse_url(host).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_loopback() {
+        for host in ["localhost", "LOCALHOST:5000", "a.localhost", "127.0.0.1:80", "127.9.9.9", "[::1]", "[::1]:5000"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in
+            ["localhost.example.org", "127.0.0.1.nip.io", "notlocalhost", "[::2]:5000", "10.0.0.1", "128.0.0.1", ""]
+        {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_bare_host_is_https_unless_it_is_this_machine() {
+        for (text, url) in [
+            ("reg.low", "https://reg.low/"),
+            ("reg.low:5000/prefix/", "https://reg.low:5000/prefix"),
+            ("localhost:5000", "http://localhost:5000/"),
+            ("[::1]:5000", "http://[::1]:5000/"),
+            ("https://localhost:5000", "https://localhost:5000/"),
+            ("HTTP://reg.low", "http://reg.low/"),
+        ] {
+            assert_eq!(parse_url(text).unwrap().as_str(), url);
+        }
+        assert_eq!(default_url("docker.io").unwrap().as_str(), "https://registry-1.docker.io/");
+    }
+
+    #[test]
+    fn what_is_no_endpoint_is_refused_without_repeating_it() {
+        for text in [
+            "",
+            "ftp://a",
+            "https://",
+            "https://user:geheim@a",
+            "https://geheim@a",
+            "https://a#geheim",
+            "file:///etc/passwd",
+            "https://a b",
+        ] {
+            let said = parse_url(text).unwrap_err();
+            assert!(!said.contains("geheim"), "{said}");
+        }
+    }
+}

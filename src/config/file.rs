@@ -12,16 +12,18 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_saphyr::Spanned;
 
 use super::endpoint::{self, Referrers, Tls};
-use super::{EndpointSettings, Error, Result, canonical_host};
+use super::{EndpointSettings, Error, Result};
 
 /// What a file says, checked.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settings {
-    /// By canonical host: the endpoints in their order.
+    /// By host, in lower case: the endpoints in their order.
     pub registries: BTreeMap<String, Vec<url::Url>>,
     /// By endpoint URL.
     pub endpoints: BTreeMap<url::Url, EndpointSettings>,
     pub auth_file: Option<PathBuf>,
+    /// Objects in flight at once.
+    pub jobs: Option<usize>,
     /// What the file asks for and the program does not do, as `FILE:LINE: …`.
     pub warnings: Vec<String>,
 }
@@ -33,6 +35,8 @@ struct Document {
     kind: Option<Spanned<String>>,
     registry_config: Option<RegistryConfig>,
     registry_auth_file: Option<PathBuf>,
+    #[serde(rename = "concurrentHTTP")]
+    concurrent_http: Option<Spanned<usize>>,
     // What follows is ace-dt's own.
     #[serde(rename = "cachePath")]
     _cache_path: Option<IgnoredAny>,
@@ -40,8 +44,6 @@ struct Document {
     _cache_prune_max: Option<IgnoredAny>,
     #[serde(rename = "chunkSize")]
     _chunk_size: Option<IgnoredAny>,
-    #[serde(rename = "concurrentHTTP")]
-    _concurrent_http: Option<IgnoredAny>,
     #[serde(rename = "compressionLevel")]
     _compression_level: Option<IgnoredAny>,
     #[serde(rename = "hideProgress")]
@@ -97,6 +99,8 @@ enum OneOrMany {
     Many(Vec<PathBuf>),
 }
 
+/// As many as `--jobs` may be.
+const MAX_JOBS: usize = 1024;
 const REGISTRIES: &str = "registries";
 const ENDPOINT_CONFIG: &str = "endpointConfig";
 
@@ -182,14 +186,16 @@ fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
 }
 
 /// Reads the text of the file at `path`; relative paths in it start from its directory.
-pub(super) fn parse(text: &str, path: &Path) -> Result<Settings> {
+/// `~/` in them is `home`.
+pub(super) fn parse(text: &str, path: &Path, home: Option<&Path>) -> Result<Settings> {
     let document: Option<Document> = serde_saphyr::from_str(text).map_err(|e| describe(&e, path))?;
     let document = document.unwrap_or_default();
-    Reading { path, settings: Settings::default() }.read(document)
+    Reading { path, home, settings: Settings::default() }.read(document)
 }
 
 struct Reading<'a> {
     path: &'a Path,
+    home: Option<&'a Path>,
     settings: Settings,
 }
 
@@ -204,6 +210,12 @@ impl Reading<'_> {
             return Err(self.at(kind, format!("kind {:?} is not Configuration", kind.value)));
         }
         self.settings.auth_file = document.registry_auth_file.map(|file| self.absolute(file));
+        if let Some(jobs) = document.concurrent_http {
+            if !(1..=MAX_JOBS).contains(&jobs.value) {
+                return Err(self.at(&jobs, format!("concurrentHTTP must be between 1 and {MAX_JOBS}")));
+            }
+            self.settings.jobs = Some(jobs.value);
+        }
         let config = document.registry_config.unwrap_or_default();
         for (name, host) in config.hosts {
             self.host(&name, host)?;
@@ -231,7 +243,7 @@ impl Reading<'_> {
         if urls.is_empty() {
             return Ok(());
         }
-        match self.settings.registries.insert(canonical_host(&name.value), urls) {
+        match self.settings.registries.insert(name.value.to_ascii_lowercase(), urls) {
             None => Ok(()),
             Some(_) => Err(self.at(name, format!("registries: {:?} is there twice", name.value))),
         }
@@ -267,7 +279,11 @@ impl Reading<'_> {
     }
 
     fn absolute(&self, file: PathBuf) -> PathBuf {
-        self.path.parent().map_or(file.clone(), |directory| directory.join(file))
+        match (self.home, file.strip_prefix("~"), self.path.parent()) {
+            (Some(home), Ok(rest), _) => home.join(rest),
+            (_, _, Some(directory)) => directory.join(file),
+            (_, _, None) => file,
+        }
     }
 
     fn warn<T>(&mut self, place: &Spanned<T>, text: String) {
@@ -307,5 +323,135 @@ fn describe(error: &serde_saphyr::Error, path: &Path) -> Error {
         line: place.map(|l| l.line()),
         column: place.map(|l| l.column()),
         reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> Settings {
+        parse(text, Path::new("/etc/m/c.yaml"), Some(Path::new("/home/u"))).unwrap()
+    }
+
+    fn refusal(text: &str) -> String {
+        parse(text, Path::new("c.yaml"), None).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn hosts_with_and_without_the_registries_level_mean_the_same() {
+        let with =
+            settings("registryConfig:\n  registries:\n    Reg.low:5000:\n      endpoints: [\"http://a:1/\", b.c]\n");
+        let without = settings("registryConfig:\n  Reg.low:5000:\n    endpoints: [\"http://a:1/\", b.c]\n");
+        let urls: Vec<_> = with.registries["reg.low:5000"].iter().map(url::Url::as_str).collect();
+        assert_eq!(urls, ["http://a:1/", "https://b.c/"]);
+        assert_eq!(with.registries, without.registries);
+    }
+
+    #[test]
+    fn empty_files_and_empty_sections_are_fine() {
+        for text in
+            ["", "# nothing\n", "---\n", "registryConfig:\n", "registryConfig:\n  registries:\n  endpointConfig:\n"]
+        {
+            assert!(settings(text).registries.is_empty(), "{text:?}");
+        }
+        assert!(settings("registryConfig:\n  registries:\n    reg.low:\n").registries.is_empty());
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
+        let text = "registryConfig:\n  registries:\n    reg.low:\n      endpoint: [https://a]\n";
+        assert_eq!(refusal(text), "c.yaml:4:7: unknown key \"endpoint\"; did you mean \"endpoints\"?");
+        assert_eq!(
+            refusal("\nregistryconfig: {}\n"),
+            "c.yaml:2:1: unknown key \"registryconfig\"; did you mean \"registryConfig\"?"
+        );
+        let text = "registryConfig:\n  registrys:\n    reg.low:\n";
+        assert_eq!(refusal(text), "c.yaml:2:3: unknown key \"registrys\"; did you mean \"registries\"?");
+        let text = "registryConfig:\n  endpointConfig:\n    https://a:\n      tls:\n        insecureSkipVerfy: true\n";
+        assert_eq!(
+            refusal(text),
+            "c.yaml:5:9: unknown key \"insecureSkipVerfy\"; did you mean \"insecureSkipVerify\"?"
+        );
+        assert!(
+            refusal("colour: red\n").starts_with("c.yaml:1:1: unknown key \"colour\"; known here: apiVersion, kind")
+        );
+    }
+
+    #[test]
+    fn values_that_cannot_be_are_refused_with_their_line() {
+        for (text, expected) in [
+            ("registryConfig:\n  reg.low:\n    endpoints: [\"ftp://a\"]\n", "c.yaml:3:17: endpoints: scheme \"ftp\""),
+            (
+                "registryConfig:\n  reg.low:\n    endpoints: [\"https://u:geheim@a\"]\n",
+                "c.yaml:3:17: endpoints: a URL must not hold",
+            ),
+            (
+                "registryConfig:\n  reg.low:\n    endpoints: [\"https://a?x=1\"]\n",
+                "c.yaml:3:17: endpoints: a registry's URL",
+            ),
+            ("registryConfig:\n  reg.low:\n    endpoints: https://a\n", "c.yaml:3:"),
+            (
+                "registryConfig:\n  https://reg.low:\n    endpoints: [a]\n",
+                "c.yaml:2:3: registries: \"https://reg.low\" is not a host",
+            ),
+            ("registryConfig:\n  endpointConfig:\n    https://a:\n      supportsReferrers: yes please\n", "c.yaml:4:"),
+            (
+                "registryConfig:\n  endpointConfig:\n    https://a:\n      tls: {cert: a.pem}\n",
+                "c.yaml:4:12: tls: cert needs key",
+            ),
+            (
+                "registryConfig:\n  endpointConfig:\n    https://a: {}\n    https://a/: {}\n",
+                "c.yaml:4:5: endpointConfig: \"https://a/\" is there twice",
+            ),
+            (
+                "registryConfig:\n  reg.low: {endpoints: [a]}\n  registries:\n    reg.low: {endpoints: [b]}\n",
+                "c.yaml:4:5: registries: \"reg.low\" is there twice",
+            ),
+            ("concurrentHTTP: 0\n", "c.yaml:1:17: concurrentHTTP must be"),
+            ("apiVersion: v9\n", "c.yaml:1:13: apiVersion \"v9\" is not known"),
+            ("kind: Pod\n", "c.yaml:1:7: kind \"Pod\""),
+            ("kind: Configuration\nkind: Configuration\n", "c.yaml:2:"),
+            ("registryConfig: [\n", "c.yaml:"),
+            ("just words\n", "c.yaml:1:"),
+        ] {
+            let said = refusal(text);
+            assert!(said.starts_with(expected), "{text:?}: {said}");
+            assert!(!said.contains("geheim"), "{said}");
+        }
+    }
+
+    #[test]
+    fn paths_start_from_the_file_and_from_home() {
+        let text = "registryAuthFile: ~/.docker/config.json\nregistryConfig:\n  endpointConfig:\n    https://a:\n      tls: {ca: ca.pem, cert: /c.pem, key: k.pem}\n    https://b:\n      tls: {caFile: [x.pem, y.pem], insecureSkipVerify: true}\n      supportsReferrers: tag\n";
+        let s = settings(text);
+        assert_eq!(s.auth_file.unwrap(), Path::new("/home/u/.docker/config.json"));
+        let a = &s.endpoints[&"https://a/".parse().unwrap()];
+        assert_eq!(a.tls.ca, [Path::new("/etc/m/ca.pem")]);
+        assert_eq!(a.tls.client_certificate, Some(("/c.pem".into(), "/etc/m/k.pem".into())));
+        let b = &s.endpoints[&"https://b/".parse().unwrap()];
+        assert_eq!(b.tls.ca, [Path::new("/etc/m/x.pem"), Path::new("/etc/m/y.pem")]);
+        assert!(b.tls.insecure_skip_verify && b.supports_referrers == Referrers::Tag);
+    }
+
+    #[test]
+    fn an_ace_dt_file_is_taken_as_it_stands_and_what_is_not_done_is_said() {
+        let text = include_str!("../../testdata/config/ace-dt.yaml");
+        let s = parse(text, Path::new("ace-dt.yaml"), None).unwrap();
+        assert_eq!(s.registries.len(), 3);
+        assert_eq!(s.jobs, Some(25));
+        let line = text.lines().position(|l| l.contains("^rancher/")).unwrap() + 1;
+        assert_eq!(s.warnings.len(), 1, "{:?}", s.warnings);
+        assert!(
+            s.warnings[0].starts_with(&format!("ace-dt.yaml:{line}: rewritePull of index.docker.io is not supported")),
+            "{:?}",
+            s.warnings
+        );
+    }
+
+    #[test]
+    fn the_example_of_the_documentation_is_valid() {
+        let s = parse(include_str!("../../testdata/config/mirror.yaml"), Path::new("mirror.yaml"), None).unwrap();
+        assert!(!s.registries.is_empty() && !s.endpoints.is_empty() && s.warnings.is_empty());
     }
 }

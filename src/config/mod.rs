@@ -19,6 +19,9 @@ pub use error::{Error, Result};
 
 use crate::image::reference::is_docker_hub;
 
+/// Docker Hub as a key of the file, the usual name first.
+const HUB_NAMES: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
+
 /// A configuration file larger than this is a mistake.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
@@ -48,17 +51,19 @@ impl Config {
 
     /// [`Config::load`] in that environment.
     pub fn load_in(explicit: Option<&Path>, environment: &Environment) -> Result<Config> {
+        let home = environment.path("HOME");
+        let home = home.as_deref();
         let named = match (explicit, environment.path("MIRROR_CONFIG")) {
             (Some(path), _) => Some((path.to_owned(), "--config")),
             (None, Some(path)) => Some((path, "$MIRROR_CONFIG")),
             (None, None) => None,
         };
         let mut config = match named {
-            Some((path, named_by)) => Self::read(&path)?.ok_or_else(|| Error::no_such_file(path, named_by))?,
+            Some((path, named_by)) => Self::read(&path, home)?.ok_or_else(|| Error::no_such_file(path, named_by))?,
             None => {
                 let mut found = None;
                 for path in default_files(environment) {
-                    found = Self::read(&path)?;
+                    found = Self::read(&path, home)?;
                     if found.is_some() {
                         break;
                     }
@@ -72,7 +77,11 @@ impl Config {
 
     /// Reads a configuration from its text. `path` is for messages and for relative paths in it.
     pub fn parse(text: &str, path: &Path) -> Result<Config> {
-        Ok(Config { path: Some(path.to_owned()), settings: file::parse(text, path)?, ..Config::default() })
+        Self::parse_at_home(text, path, None)
+    }
+
+    fn parse_at_home(text: &str, path: &Path, home: Option<&Path>) -> Result<Config> {
+        Ok(Config { path: Some(path.to_owned()), settings: file::parse(text, path, home)?, ..Config::default() })
     }
 
     /// The same configuration with those credential files.
@@ -80,9 +89,9 @@ impl Config {
         Config { credentials, ..self }
     }
 
-    fn read(path: &Path) -> Result<Option<Config>> {
+    fn read(path: &Path, home: Option<&Path>) -> Result<Option<Config>> {
         match read_bounded(path)? {
-            Some(text) => Self::parse(&text, path).map(Some),
+            Some(text) => Self::parse_at_home(&text, path, home).map(Some),
             None => Ok(None),
         }
     }
@@ -92,6 +101,16 @@ impl Config {
         self.path.as_deref()
     }
 
+    /// Objects in flight at once, if the file fixes it (`concurrentHTTP`).
+    pub fn jobs(&self) -> Option<usize> {
+        self.settings.jobs
+    }
+
+    /// The credential files, in the order in which they are searched.
+    pub fn credentials(&self) -> &credentials::Chain {
+        &self.credentials
+    }
+
     /// What the file asks for and the program does not do, each as `FILE:LINE: …`, to be printed once.
     pub fn warnings(&self) -> &[String] {
         &self.settings.warnings
@@ -99,8 +118,11 @@ impl Config {
 
     /// How to reach `host` (with its port, as a reference has it).
     pub fn registry(&self, host: &str) -> RegistryPolicy {
-        let configured = self.settings.registries.get(&canonical_host(host)).cloned();
-        let urls = configured.unwrap_or_else(|| endpoint::default_url(host).into_iter().collect());
+        let configured = |host: &str| self.settings.registries.get(host).cloned();
+        let exact = host.to_ascii_lowercase();
+        let hub = || HUB_NAMES.iter().find_map(|name| configured(name)).filter(|_| is_docker_hub(&exact));
+        let urls =
+            configured(&exact).or_else(hub).unwrap_or_else(|| endpoint::default_url(&exact).into_iter().collect());
         let endpoints = urls.into_iter().map(|url| {
             let settings = self.settings.endpoints.get(&url).cloned().unwrap_or_default();
             Endpoint { url, tls: settings.tls, supports_referrers: settings.supports_referrers }
