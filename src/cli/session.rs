@@ -101,13 +101,23 @@ impl Session {
 
     /// What the verbs need. Reads the configuration file; one that cannot be used is a usage error.
     pub fn context(&self) -> Result<pipeline::Context, Failure> {
-        let config = Arc::new(Config::default());
+        let config = self.config()?;
+        let jobs = self.global.jobs.map(usize::from).or(config.jobs());
         Ok(pipeline::Context {
             stores: Stores::new(Client::new(config)),
             progress: self.progress.clone(),
-            jobs: self.global.jobs.map(usize::from),
+            jobs,
             byte_budget: self.global.byte_budget,
         })
+    }
+
+    /// The configuration. What of its file is not done is remarked on.
+    pub fn config(&self) -> Result<Arc<Config>, Failure> {
+        let config = Config::load(self.global.config.as_deref()).map_err(Failure::usage)?;
+        for warning in config.warnings() {
+            self.note(&format!("warning: {warning}"));
+        }
+        Ok(Arc::new(config))
     }
 
     /// The style that `auto` stands for here.
