@@ -16,7 +16,7 @@ use super::credentials::Credential;
 use super::{Error, Result, canonical_host};
 
 /// Standard alphabet, with or without padding.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
+pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
@@ -97,10 +97,20 @@ impl AuthFile {
                 found.extend(credential.flatten().map(Lookup::Found));
             }
         }
-        if let Some(name) = self.creds_store.as_ref().filter(|name| !name.is_empty()) {
-            found.push(Lookup::Helper { name: name.clone(), server: server(&canonical_host(registry)) });
-        }
+        found.extend(self.store_of(registry).map(|(name, server)| Lookup::Helper { name, server }));
         Ok(found)
+    }
+
+    fn store_of(&self, registry: &str) -> Option<(String, String)> {
+        let name = self.creds_store.clone().filter(|name| !name.is_empty())?;
+        Some((name, server(&canonical_host(registry))))
+    }
+
+    /// The helper that keeps what belongs to a whole registry: its name, and what it knows the registry as.
+    pub fn helper_of(&self, registry: &str) -> Option<(String, String)> {
+        let host = canonical_host(registry);
+        let own = self.cred_helpers.iter().find(|(key, _)| canonical_key(key) == host);
+        own.map(|(key, name)| (name.clone(), server(key))).or_else(|| self.store_of(registry))
     }
 }
 
@@ -134,7 +144,7 @@ fn decode(auth: &SecretString) -> std::result::Result<Credential, String> {
 }
 
 /// A key of the file as `host` or `host/path`: without scheme and without the `/v1/` or `/v2/` of an API.
-fn canonical_key(key: &str) -> String {
+pub(super) fn canonical_key(key: &str) -> String {
     let key = key.trim();
     let bare =
         key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key).trim_end_matches('/');
@@ -162,6 +172,11 @@ fn scopes(registry: &str, repository: &str) -> Vec<String> {
     }
     scopes.push(host);
     scopes
+}
+
+/// A registry, or what is at and under a path of it, as [`canonical_key`] has it.
+pub(super) fn scope(registry: &str, repository: &str) -> String {
+    join(&canonical_host(registry), repository)
 }
 
 /// What a helper knows this key as.

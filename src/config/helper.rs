@@ -44,6 +44,20 @@ pub(super) async fn get(name: &str, server: &str) -> Result<Option<Credential>> 
     }))
 }
 
+/// Gives the helper a credential to keep.
+pub(super) async fn store(name: &str, server: &str, user: &str, password: &SecretString) -> Result<()> {
+    let input = serde_json::json!({"ServerURL": server, "Username": user, "Secret": password.expose_secret()});
+    match run(name, "store", server, &SecretString::from(input.to_string())).await? {
+        Some(_) => Ok(()),
+        None => Err(fault(name, server, "it did not keep the credential".into())),
+    }
+}
+
+/// Makes the helper forget a credential. `false`: it had none.
+pub(super) async fn erase(name: &str, server: &str) -> Result<bool> {
+    Ok(run(name, "erase", server, &SecretString::from(server)).await?.is_some())
+}
+
 /// Runs `docker-credential-NAME ACTION`. `None`: it says that it has no such credential.
 async fn run(name: &str, action: &str, server: &str, input: &SecretString) -> Result<Option<SecretString>> {
     let failed = |reason: String| fault(name, server, reason);

@@ -9,6 +9,7 @@ pub mod environment;
 pub mod error;
 mod file;
 mod helper;
+pub mod login;
 
 use std::path::{Path, PathBuf};
 
@@ -104,6 +105,11 @@ impl Config {
     /// Objects in flight at once, if the file fixes it (`concurrentHTTP`).
     pub fn jobs(&self) -> Option<usize> {
         self.settings.jobs
+    }
+
+    /// `registryAuthFile` of the file.
+    pub fn auth_file(&self) -> Option<&Path> {
+        self.settings.auth_file.as_deref()
     }
 
     /// The credential files, in the order in which they are searched.
