@@ -1,0 +1,11 @@
+//! Each row of docs/reliability.md in a test through the binary: a registry that misbehaves in one way, the commands that
+//! meet it, and what has to be true afterwards.
+
+mod answers;
+mod bodies;
+mod content;
+mod redirects;
+mod registry;
+mod trial;
+mod uploads;
+mod wire;
