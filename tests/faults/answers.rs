@@ -122,7 +122,9 @@ fn a_body_stops_half_way() {
 
 #[test]
 fn an_upload_is_never_answered() {
-    push().before(|head, nth| (head.method == "PUT" && nth == 1 && last(head) != "x").then_some(Instead::Hang)).either();
+    push()
+        .before(|head, nth| (head.method == "PUT" && nth == 1 && last(head) != "x").then_some(Instead::Hang))
+        .either();
 }
 
 #[test]

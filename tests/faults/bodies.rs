@@ -206,9 +206,11 @@ fn login_page() -> Answer {
 fn a_page_in_place_of_a_blob() {
     let large = Content::images().large_blob();
     let target = large.clone();
-    pull()
-        .before(move |head, _| head.is("GET", &target).then(|| Instead::Answer(login_page())))
-        .fails(&["<!DOCTYPE html>", "login", &large]);
+    pull().before(move |head, _| head.is("GET", &target).then(|| Instead::Answer(login_page()))).fails(&[
+        "<!DOCTYPE html>",
+        "login",
+        &large,
+    ]);
 }
 
 #[test]

@@ -43,7 +43,10 @@ pub enum Auth {
     None,
     Basic,
     /// Bearer tokens that promise 300 seconds and live for so long, or so many requests.
-    Token { life: Duration, requests: usize },
+    Token {
+        life: Duration,
+        requests: usize,
+    },
 }
 
 /// How the URL of an upload looks.
@@ -445,10 +448,9 @@ impl Registry {
             r.manifests.get(digest).map(|(media_type, bytes)| (digest.clone(), media_type.clone(), bytes.clone()))
         });
         match found {
-            Some((digest, media_type, bytes)) => Answer::new(200)
-                .with("Content-Type", media_type)
-                .with("Docker-Content-Digest", digest)
-                .body(bytes),
+            Some((digest, media_type, bytes)) => {
+                Answer::new(200).with("Content-Type", media_type).with("Docker-Content-Digest", digest).body(bytes)
+            }
             None => error(404, "MANIFEST_UNKNOWN", "manifest unknown"),
         }
     }
@@ -463,9 +465,8 @@ impl Registry {
         let page: Vec<_> = all.iter().skip(start).take(self.0.options.page).cloned().collect();
         let next = start + page.len();
         let index = serde_json::json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": page});
-        let mut answer = Answer::new(200)
-            .with("Content-Type", "application/vnd.oci.image.index.v1+json")
-            .body(index.to_string());
+        let mut answer =
+            Answer::new(200).with("Content-Type", "application/vnd.oci.image.index.v1+json").body(index.to_string());
         if next < all.len() {
             answer.set("Link", format!("<{}?start={next}>; rel=\"next\"", head.path()));
         }

@@ -240,7 +240,8 @@ fn write_auth(path: &Path, registry: &str) {
 /// What must never be seen, whatever the row.
 fn leaks(seen: &[Seen], ended: &Ended, what: &str) {
     for request in seen.iter().filter(|s| s.storage) {
-        let carried = ["authorization", "cookie", "proxy-authorization"].iter().any(|h| request.head.header(h).is_some());
+        let carried =
+            ["authorization", "cookie", "proxy-authorization"].iter().any(|h| request.head.header(h).is_some());
         assert!(!carried, "a credential went to another origin: {:?}: {what}", request.head);
     }
     let said = format!("{}{}", ended.stdout, ended.stderr);
@@ -264,7 +265,8 @@ struct Ended {
 fn mirror(arguments: &[&str], work: &Path, auth: &Path) -> Ended {
     let (out, err) = (work.join("stdout"), work.join("stderr"));
     let mut command = Command::new(cargo_bin("mirror"));
-    for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "XDG_RUNTIME_DIR"] {
+    for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "XDG_RUNTIME_DIR"]
+    {
         command.env_remove(name);
     }
     command

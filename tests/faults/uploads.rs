@@ -63,9 +63,7 @@ fn no_blob_is_ever_stored() {
 #[test]
 fn a_manifest_is_accepted_and_not_stored_once() {
     push()
-        .before(|head, nth| {
-            (head.is("PUT", "/manifests/") && nth == 1).then(|| Instead::Answer(Answer::new(201)))
-        })
+        .before(|head, nth| (head.is("PUT", "/manifests/") && nth == 1).then(|| Instead::Answer(Answer::new(201))))
         .either();
 }
 

@@ -42,7 +42,11 @@ impl Head {
 pub enum Body {
     Bytes(Bytes),
     /// `start`, then `length` times a blank, then `end`: for bodies that nobody wants in memory.
-    Blanks { start: &'static [u8], length: u64, end: &'static [u8] },
+    Blanks {
+        start: &'static [u8],
+        length: u64,
+        end: &'static [u8],
+    },
 }
 
 impl Body {
