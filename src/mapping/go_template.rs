@@ -13,7 +13,7 @@ use serde_json::{Map, Number, Value};
 use super::destination::Candidate;
 use super::function::{self, MAX_TEXT};
 use super::template_data as data;
-use super::{Error, Problem, table};
+use super::{Error, Problem, go_blocks, table};
 use crate::image::{Descriptor, Digest};
 
 /// Functions of the language itself.
@@ -35,13 +35,21 @@ pub struct GoTemplate {
 impl GoTemplate {
     /// Reads, parses and checks the file.
     pub fn load(path: &str) -> Result<Self, Error> {
-        let text = table::read(path)?;
+        Self::parse(&table::read(path)?, path)
+    }
+
+    /// Parses and checks the text of the file `path`.
+    fn parse(text: &str, path: &str) -> Result<Self, Error> {
         let refuse = |problems: Vec<Problem>| Error::File { path: path.into(), problems };
-        data::check_nesting(&text).map_err(|(line, reason)| refuse(vec![Problem { line: Some(line), reason }]))?;
+        data::check_nesting(text).map_err(|(line, reason)| refuse(vec![Problem { line: Some(line), reason }]))?;
+        let unclosed = go_blocks::check(text);
+        if !unclosed.is_empty() {
+            return Err(refuse(unclosed));
+        }
         // Go names a template by the last part of its file's path.
         let name = path.rsplit('/').next().unwrap_or(path);
         let template =
-            Parsed::new(name).max_range_iters(MAX_ROUNDS).funcs(functions()).parse(&text).map_err(|e| match e {
+            Parsed::new(name).max_range_iters(MAX_ROUNDS).funcs(functions()).parse(text).map_err(|e| match e {
                 TemplateError::Parse { line, message, .. } | TemplateError::Lex { line, message, .. } => {
                     refuse(vec![Problem { line: Some(line), reason: message }])
                 }
@@ -238,14 +246,13 @@ impl<'a> Check<'a> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::image::annotation;
 
     fn load(text: &str) -> Result<GoTemplate, String> {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), text).unwrap();
-        let path = file.path().to_str().unwrap();
-        GoTemplate::load(path).map_err(|e| e.to_string().replace(path, "t.tmpl"))
+        GoTemplate::parse(text, "t.tmpl").map_err(|e| e.to_string())
     }
 
     fn image() -> Descriptor {
@@ -284,14 +291,17 @@ mod tests {
     fn mistakes_are_found_when_it_is_loaded() {
         for (text, expected) in [
             ("ok\n{{ if }}", "t.tmpl:2: "),
-            ("{{ if .Size }}", "t.tmpl:1: "),
+            ("\n{{ if .Size }}", "t.tmpl:2: {{if}} has no {{end}}"),
+            ("a\n{{ end }} b", "t.tmpl:2: unexpected {{end}}"),
+            ("{{ if .Size }}{{ end", "t.tmpl:1: "),
+            ("{{ .Size ", "t.tmpl:1: "),
             ("ok\n{{ nofunc .Size }}", "t.tmpl:2: function \"nofunc\" not defined"),
             ("{{ if true }}\n{{ trim (.MediaType | now) }}{{ end }}", "t.tmpl:2: function \"now\" not defined"),
             ("{{ define \"a\" }}\n{{ env \"HOME\" }}{{ end }}", "t.tmpl:2: function \"env\" not defined"),
             ("{{ template \"none\" }}", "t.tmpl:1: there is no template \"none\""),
             ("{{ .MediaTyp }}", "t.tmpl:1: an image has no field \"MediaTyp\""),
         ] {
-            let error = load(text).map(|_| ()).unwrap_err();
+            let error = load(text).map(|_| ()).expect_err(text);
             assert!(error.starts_with(expected), "{text}: {error}");
         }
         assert_eq!(load("{{ nope1 }}\n{{ nope2 }}").map(|_| ()).unwrap_err().lines().count(), 2);
@@ -307,5 +317,15 @@ mod tests {
         assert!(written("{{ range until 10000 }}{{ range until 10000 }}{{ end }}{{ end }}").is_err());
         let error = written("{{ range until 200 }}{{ repeat 10000 \"x\" }}{{ end }}").unwrap_err();
         assert!(error.contains("writes more than 1048576 bytes"), "{error}");
+    }
+
+    proptest! {
+        /// Whatever a file holds, it loads and runs, or there is an error.
+        #[test]
+        fn never_panics(text in "(\\{\\{[-#/ ]?|[- ]?\\}\\}| |\\(|\\)|\"|`|'|\\||:=|\\$x|\\.|,|=|é|1|source|\\.Size|if |else|end|range |with |define |template |trim |each |/if|/each|\n){0,24}") {
+            if let Ok(template) = load(&text) {
+                let _ = template.apply(&image());
+            }
+        }
     }
 }

@@ -7,6 +7,7 @@
 mod destination;
 mod digests;
 mod function;
+mod go_blocks;
 mod go_template;
 mod prefix;
 mod source_path;

@@ -36,10 +36,14 @@ pub struct Template {
 impl Template {
     /// Reads, parses and checks the file.
     pub fn load(path: &str) -> Result<Self, Error> {
-        let text = table::read(path)?;
+        Self::parse(&table::read(path)?, path)
+    }
+
+    /// Parses and checks the text of the file `path`.
+    fn parse(text: &str, path: &str) -> Result<Self, Error> {
         let refuse = |problems: Vec<Problem>| Error::File { path: path.into(), problems };
-        data::check_nesting(&text).map_err(|(line, reason)| refuse(vec![Problem { line: Some(line), reason }]))?;
-        let parsed = Parsed::compile(&text).map_err(|e| {
+        data::check_nesting(text).map_err(|(line, reason)| refuse(vec![Problem { line: Some(line), reason }]))?;
+        let parsed = Parsed::compile(text).map_err(|e| {
             let reason = e.reason().to_string();
             refuse(vec![Problem { line: e.pos().map(|(line, _)| line), reason }])
         })?;
@@ -205,14 +209,13 @@ impl Check {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::image::annotation;
 
     fn load(text: &str) -> Result<Template, String> {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), text).unwrap();
-        let path = file.path().to_str().unwrap();
-        Template::load(path).map_err(|e| e.to_string().replace(path, "t.hbs"))
+        Template::parse(text, "t.hbs").map_err(|e| e.to_string())
     }
 
     fn image() -> Descriptor {
@@ -275,7 +278,7 @@ mod tests {
             ("{{log source}}", "t.hbs:1: there is no helper \"log\""),
             ("{{trim source x=1}}", "t.hbs:1: trim takes no arguments of the form"),
         ] {
-            let error = load(text).map(|_| ()).unwrap_err();
+            let error = load(text).map(|_| ()).expect_err(text);
             assert!(error.starts_with(expected), "{text}: {error}");
         }
         let error = load("{{nope 1}}\n\n{{nope2 1}}").map(|_| ()).unwrap_err();
@@ -290,5 +293,15 @@ mod tests {
         assert!(written("{{fail \"no place for it\"}}").unwrap_err().contains("no place for it"));
         let error = written("{{#each (until 200)}}{{repeat 10000 \"x\"}}{{/each}}").unwrap_err();
         assert!(error.contains("writes more than 1048576 bytes"), "{error}");
+    }
+
+    proptest! {
+        /// Whatever a file holds, it loads and runs, or there is an error.
+        #[test]
+        fn never_panics(text in "(\\{\\{[-#/ ]?|[- ]?\\}\\}| |\\(|\\)|\"|`|'|\\||:=|\\$x|\\.|,|=|é|1|source|\\.Size|if |else|end|range |with |define |template |trim |each |/if|/each|\n){0,24}") {
+            if let Ok(template) = load(&text) {
+                let _ = template.apply(&image());
+            }
+        }
     }
 }
