@@ -26,7 +26,7 @@ pub struct Endpoint {
 }
 
 /// TLS settings of one endpoint. Files are PEM.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Tls {
     /// Certificate authorities to trust besides the system's.
     pub ca: Vec<PathBuf>,

@@ -85,6 +85,11 @@ impl Config {
         Ok(Config { path: Some(path.to_owned()), settings: file::parse(text, path, home)?, ..Config::default() })
     }
 
+    /// The file that login and logout change when none is named, see [`login::default_file`].
+    pub fn login_file(&self) -> Option<PathBuf> {
+        login::default_file(&Environment::of_process(), self.settings.auth_file.as_deref())
+    }
+
     /// The same configuration with those credential files.
     pub fn with_credentials(self, credentials: credentials::Chain) -> Config {
         Config { credentials, ..self }
@@ -105,11 +110,6 @@ impl Config {
     /// Objects in flight at once, if the file fixes it (`concurrentHTTP`).
     pub fn jobs(&self) -> Option<usize> {
         self.settings.jobs
-    }
-
-    /// `registryAuthFile` of the file.
-    pub fn auth_file(&self) -> Option<&Path> {
-        self.settings.auth_file.as_deref()
     }
 
     /// The credential files, in the order in which they are searched.

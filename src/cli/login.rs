@@ -1,0 +1,244 @@
+//! `mirror login` and `mirror logout`: keep and forget the credential for a registry.
+//!
+//! Invariant: a password comes from standard input or from a terminal that does not show it, never from
+//! an argument, where everybody on the machine could read it.
+
+use std::io::{BufRead, IsTerminal, Read, Write};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use anyhow::{Context, anyhow};
+use nix::sys::termios::{self, LocalFlags, SetArg, Termios};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+
+use super::{Exit, Failure, Session, interrupt};
+use crate::config::login::{self, Kept};
+use crate::image::Reference;
+
+/// More than this is not a password.
+const MAX_PASSWORD: u64 = 64 * 1024;
+
+/// Keep a user name and password for a registry
+///
+/// Writes them to a credential file that podman, skopeo and Docker read too: FILE, else $REGISTRY_AUTH_FILE, else
+/// registryAuthFile of the configuration, else $XDG_RUNTIME_DIR/containers/auth.json, else
+/// ~/.config/containers/auth.json. Where that file names a credential helper, the helper keeps them.
+///
+/// The password is asked for on the terminal, without an echo, or read from standard input.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  mirror login reg.low
+  mirror login reg.low:5000/team -u robot --password-stdin < token.txt
+  mirror login reg.low --authfile auth.json")]
+pub struct Login {
+    #[command(flatten)]
+    target: Target,
+
+    /// User name [default: asked for on the terminal]
+    #[arg(short, long, value_name = "USER")]
+    user: Option<String>,
+
+    /// Read the password from standard input (one line end at its end is not part of it)
+    #[arg(long, requires = "user")]
+    password_stdin: bool,
+}
+
+/// Forget the credential for a registry
+///
+/// Takes it out of the credential file that login writes to, and out of the credential helper that this file
+/// names. Says so if another file still has one.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  mirror logout reg.low
+  mirror logout reg.low:5000/team --authfile auth.json")]
+pub struct Logout {
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, clap::Args)]
+struct Target {
+    /// Host with an optional port; with a path, for the repositories at and under it only
+    #[arg(value_name = "REGISTRY[/PATH]", value_parser = scope)]
+    registry: Scope,
+
+    /// Credential file to change
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    authfile: Option<PathBuf>,
+}
+
+/// What a credential is for.
+#[derive(Clone, Debug)]
+struct Scope {
+    registry: String,
+    /// May be empty.
+    repository: String,
+}
+
+impl std::fmt::Display for Scope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.registry)?;
+        if self.repository.is_empty() { Ok(()) } else { write!(f, "/{}", self.repository) }
+    }
+}
+
+fn scope(text: &str) -> Result<Scope, String> {
+    let text = text.trim_end_matches('/');
+    if text.contains("://") {
+        return Err("write the host only, without https://".into());
+    }
+    let (registry, repository) = text.split_once('/').unwrap_or((text, ""));
+    let sample = if repository.is_empty() { format!("{registry}/x") } else { text.to_owned() };
+    match sample.parse::<Reference>() {
+        Ok(reference) if reference.tag.is_none() && reference.digest.is_none() => {
+            Ok(Scope { registry: registry.into(), repository: repository.into() })
+        }
+        Ok(_) => Err("write a repository without tag or digest".into()),
+        Err(error) => Err(error.reason),
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    registry: String,
+    file: String,
+    /// `docker-credential-NAME` that keeps it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    helper: Option<String>,
+    /// Whether logout found something to forget.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    removed: Option<bool>,
+}
+
+pub async fn login(args: &Login, session: &Session) -> Result<Exit, Failure> {
+    let config = session.config()?;
+    let scope = &args.target.registry;
+    let file = args.target.file(&config)?;
+    let (user, password) = interrupt::guarded("nothing was kept", ask(args)).await?;
+    let kept = login::store(&file, &scope.registry, &scope.repository, &user, &password).await?;
+    let file = file.display().to_string();
+    let helper = match kept {
+        Kept::File => None,
+        Kept::Helper(name) => Some(format!("docker-credential-{name}")),
+    };
+    let place = helper.as_deref().unwrap_or(&file);
+    let text = format!("kept the credential of {user} for {scope} in {place}\n");
+    let report = Report { registry: scope.to_string(), file: file.clone(), helper, removed: None };
+    session.report("mirror/login/v1", &report, &text, Exit::Verified)?;
+    Ok(Exit::Verified)
+}
+
+pub async fn logout(args: &Logout, session: &Session) -> Result<Exit, Failure> {
+    let config = session.config()?;
+    let scope = &args.target.registry;
+    let file = args.target.file(&config)?;
+    let removed = login::remove(&file, &scope.registry, &scope.repository).await?;
+    let text = match removed {
+        true => format!("forgot the credential for {scope} in {}\n", file.display()),
+        false => format!("{} has no credential for {scope}\n", file.display()),
+    };
+    let report =
+        Report { registry: scope.to_string(), file: file.display().to_string(), helper: None, removed: Some(removed) };
+    session.report("mirror/logout/v1", &report, &text, Exit::Verified)?;
+    // What was just erased must not be remembered: asked anew.
+    if let Some((other, _)) = config.credentials().find_with_file(&scope.registry, &scope.repository).await? {
+        session.note(&format!("warning: {} still has a credential that is used for {scope}", other.display()));
+    }
+    Ok(Exit::Verified)
+}
+
+impl Target {
+    fn file(&self, config: &crate::config::Config) -> Result<PathBuf, Failure> {
+        self.authfile.clone().or_else(|| config.login_file()).ok_or_else(|| {
+            Failure::usage(anyhow!("there is no place for a credential file: name one with --authfile, or set HOME"))
+        })
+    }
+}
+
+/// The user's name and password.
+async fn ask(args: &Login) -> Result<(String, SecretString), Failure> {
+    if !args.password_stdin && !std::io::stdin().is_terminal() {
+        return Err(Failure::usage(anyhow!("no terminal to ask for a password on: use -u USER --password-stdin")));
+    }
+    let user = match &args.user {
+        Some(user) => user.clone(),
+        None => line("User name: ").await?.expose_secret().to_owned(),
+    };
+    let password = if args.password_stdin {
+        blocking(|| {
+            let mut text = String::new();
+            std::io::stdin().lock().take(MAX_PASSWORD).read_to_string(&mut text)?;
+            Ok(text)
+        })
+        .await?
+    } else {
+        // Lives until the line is read, or until a signal drops this.
+        let _silence = Silence::begin()?;
+        line("Password: ").await?
+    };
+    if password.expose_secret().is_empty() {
+        return Err(Failure::usage(anyhow!("the password is empty")));
+    }
+    Ok((user, password))
+}
+
+/// Asks for one line.
+async fn line(prompt: &'static str) -> Result<SecretString, Failure> {
+    blocking(move || {
+        let mut out = std::io::stderr().lock();
+        out.write_all(prompt.as_bytes())?;
+        out.flush()?;
+        let mut text = String::new();
+        std::io::stdin().lock().take(MAX_PASSWORD).read_line(&mut text)?;
+        Ok(text)
+    })
+    .await
+}
+
+async fn blocking(
+    read: impl FnOnce() -> std::io::Result<String> + Send + 'static,
+) -> Result<SecretString, Failure> {
+    let text = tokio::task::spawn_blocking(read).await?.context("cannot read standard input")?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(SecretString::from(line.strip_suffix('\r').unwrap_or(line)))
+}
+
+/// A terminal that does not show what is typed. Dropping it brings the echo back.
+struct Silence(Termios);
+
+impl Silence {
+    fn begin() -> Result<Silence, Failure> {
+        let stdin = std::io::stdin();
+        let before = termios::tcgetattr(stdin.as_fd()).context("cannot turn off the terminal's echo")?;
+        let mut quiet = before.clone();
+        quiet.local_flags.remove(LocalFlags::ECHO);
+        quiet.local_flags.insert(LocalFlags::ECHONL);
+        termios::tcsetattr(stdin.as_fd(), SetArg::TCSAFLUSH, &quiet).context("cannot turn off the terminal's echo")?;
+        Ok(Silence(before))
+    }
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        // A terminal that went away needs no echo.
+        let _ = termios::tcsetattr(std::io::stdin().as_fd(), SetArg::TCSANOW, &self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_is_a_host_or_a_path_on_it() {
+        assert_eq!(scope("reg.low:5000/").unwrap().to_string(), "reg.low:5000");
+        assert_eq!(scope("reg.low/a/b").unwrap().repository, "a/b");
+        for bad in ["", "https://reg.low", "reg.low/a:tag", "reg.low/UPPER", "reg low", "reg.low:x"] {
+            assert!(scope(bad).is_err(), "{bad}");
+        }
+    }
+}
