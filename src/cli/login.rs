@@ -199,9 +199,7 @@ async fn line(prompt: &'static str) -> Result<SecretString, Failure> {
     .await
 }
 
-async fn blocking(
-    read: impl FnOnce() -> std::io::Result<String> + Send + 'static,
-) -> Result<SecretString, Failure> {
+async fn blocking(read: impl FnOnce() -> std::io::Result<String> + Send + 'static) -> Result<SecretString, Failure> {
     let text = tokio::task::spawn_blocking(read).await?.context("cannot read standard input")?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
     Ok(SecretString::from(line.strip_suffix('\r').unwrap_or(line)))

@@ -9,6 +9,7 @@ mod failure;
 mod hints;
 mod interrupt;
 mod logging;
+mod login;
 mod man;
 mod progress;
 mod session;
@@ -48,6 +49,8 @@ pub struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    Login(login::Login),
+    Logout(login::Logout),
     Completions(completions::Args),
     Man(man::Args),
     #[command(hide = true)]
@@ -115,6 +118,8 @@ fn refuse(error: &clap::Error, arguments: &[OsString]) -> Exit {
 
 async fn dispatch(command: &Command, session: &Session) -> Result<Exit, Failure> {
     match command {
+        Command::Login(args) => login::login(args, session).await,
+        Command::Logout(args) => login::logout(args, session).await,
         Command::Completions(args) => completions::run(args, session),
         Command::Man(args) => man::run(args, session),
         Command::Docs(docs::Args {}) => docs::run(session),

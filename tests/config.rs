@@ -1,0 +1,137 @@
+//! The configuration file and credentials, through the program.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use assert_cmd::Command;
+use predicates::prelude::*;
+use predicates::str::{contains, is_empty, starts_with};
+
+/// The program in `home`, with nothing of the user's own configuration.
+fn mirror(home: &Path) -> Command {
+    let mut command = Command::cargo_bin("mirror").unwrap();
+    command.current_dir(home).env("HOME", home);
+    for variable in
+        ["MIRROR_CONFIG", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "MIRROR_LOG"]
+    {
+        command.env_remove(variable);
+    }
+    command
+}
+
+fn write(path: impl AsRef<Path>, text: &str) {
+    std::fs::create_dir_all(path.as_ref().parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+}
+
+const TYPO: &str = "registryConfig:\n  registries:\n    reg.low:\n      endpoint: [https://a]\n";
+
+#[test]
+fn an_invalid_file_is_a_usage_error_with_file_line_and_key_wherever_it_is_found() {
+    let home = tempfile::tempdir().unwrap();
+    let said = |file: &str| format!("error: {file}:4:7: unknown key \"endpoint\"; did you mean \"endpoints\"?");
+    let fails = |command: &mut Command, file: &str| {
+        command.args(["logout", "reg.low"]).assert().code(2).stdout(is_empty()).stderr(starts_with(said(file)));
+    };
+    write(home.path().join(".config/mirror/config.yaml"), TYPO);
+    let file = home.path().join(".config/mirror/config.yaml");
+    fails(&mut mirror(home.path()), file.to_str().unwrap());
+    write(home.path().join("mirror.yaml"), TYPO);
+    fails(&mut mirror(home.path()), "mirror.yaml");
+    write(home.path().join("env.yaml"), TYPO);
+    fails(mirror(home.path()).env("MIRROR_CONFIG", "env.yaml"), "env.yaml");
+    write(home.path().join("flag.yaml"), TYPO);
+    fails(mirror(home.path()).env("MIRROR_CONFIG", "env.yaml").args(["--config", "flag.yaml"]), "flag.yaml");
+    write(home.path().join("good.yaml"), "registryConfig: {}\n");
+    mirror(home.path()).args(["--config", "good.yaml", "logout", "reg.low"]).assert().success();
+}
+
+#[test]
+fn a_file_that_was_named_must_exist() {
+    let home = tempfile::tempdir().unwrap();
+    let missing = |by: &str| contains(format!("none.yaml: no such configuration file (named by {by})"));
+    mirror(home.path()).args(["--config", "none.yaml", "logout", "r"]).assert().code(2).stderr(missing("--config"));
+    let mut command = mirror(home.path());
+    command.env("MIRROR_CONFIG", "none.yaml").args(["logout", "r"]).assert().code(2).stderr(missing("$MIRROR_CONFIG"));
+    mirror(home.path()).args(["logout", "reg.low"]).assert().success();
+}
+
+#[test]
+fn an_ace_dt_file_is_taken_and_what_is_not_done_is_said() {
+    let home = tempfile::tempdir().unwrap();
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/config/ace-dt.yaml");
+    mirror(home.path())
+        .args(["--config", file, "logout", "reg.low"])
+        .assert()
+        .success()
+        .stdout(contains(".docker/config.json has no credential for reg.low"))
+        .stderr(contains("warning: ").and(contains("rewritePull of index.docker.io is not supported")));
+}
+
+#[test]
+fn a_broken_credential_file_is_named_and_not_repeated() {
+    let home = tempfile::tempdir().unwrap();
+    write(home.path().join("auth.json"), "{\n  \"auths\": {\"reg.low\": \"geheim\"}\n}\n");
+    mirror(home.path())
+        .env("REGISTRY_AUTH_FILE", "auth.json")
+        .args(["logout", "reg.low"])
+        .assert()
+        .code(1)
+        .stderr(contains("auth.json:2:").and(contains("geheim").not()));
+}
+
+#[test]
+fn a_password_is_not_an_argument_and_needs_a_source() {
+    let home = tempfile::tempdir().unwrap();
+    mirror(home.path()).args(["login", "reg.low", "-u", "u", "--password", "geheim"]).assert().code(2);
+    let mut command = mirror(home.path());
+    command.args(["login", "reg.low", "-u", "u"]).assert().code(2).stderr(contains("--password-stdin"));
+    for (registry, reason) in [("https://reg.low", "without https://"), ("reg.low/a:tag", "without tag")] {
+        mirror(home.path()).args(["logout", registry]).assert().code(2).stderr(contains(reason));
+    }
+}
+
+/// A helper that keeps credentials in the file `kept`, and says when it was asked.
+fn install_helper(home: &Path, script: &str) -> String {
+    let bin = home.join("bin");
+    let helper = bin.join("docker-credential-test");
+    write(&helper, script);
+    std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    format!("{}:{}", bin.display(), std::env::var("PATH").unwrap())
+}
+
+#[test]
+fn logout_makes_the_helper_forget_and_names_other_files_that_remember() {
+    let home = tempfile::tempdir().unwrap();
+    let path = install_helper(
+        home.path(),
+        "#!/bin/sh\nread -r server\necho \"$1 $server\" >> \"$HOME/asked\"\n\
+         [ \"$1\" = get ] && { echo 'credentials not found in native keychain'; exit 1; }\nexit 0\n",
+    );
+    write(home.path().join("auth.json"), r#"{"credHelpers": {"reg.low": "test"}}"#);
+    write(home.path().join(".docker/config.json"), r#"{"auths": {"reg.low": {"auth": "dTpw"}}}"#);
+    mirror(home.path())
+        .env("PATH", path)
+        .env("REGISTRY_AUTH_FILE", "auth.json")
+        .args(["logout", "reg.low"])
+        .assert()
+        .success()
+        .stdout(contains("forgot the credential for reg.low"))
+        .stderr(contains(".docker/config.json still has a credential that is used for reg.low"));
+    assert_eq!(std::fs::read_to_string(home.path().join("asked")).unwrap(), "erase reg.low\nget reg.low\n");
+}
+
+#[test]
+fn a_helper_that_fails_is_named_with_its_reason() {
+    let home = tempfile::tempdir().unwrap();
+    write(home.path().join("auth.json"), r#"{"credsStore": "test"}"#);
+    let run = |path: Option<&str>| {
+        let mut command = mirror(home.path());
+        command.env("REGISTRY_AUTH_FILE", "auth.json").args(["logout", "reg.low"]);
+        command.env("PATH", path.unwrap_or("/nowhere"));
+        command.assert().code(1)
+    };
+    run(None).stderr(contains("docker-credential-test for reg.low: the program is not in $PATH"));
+    let path = install_helper(home.path(), "#!/bin/sh\necho 'keychain is locked'; exit 3\n");
+    run(Some(&path)).stderr(contains("docker-credential-test for reg.low: keychain is locked (exit status: 3)"));
+}
