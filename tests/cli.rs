@@ -1,20 +1,13 @@
 //! The command line itself: help, usage errors, completions, manual pages, output formats.
 
+mod support;
+
 use std::path::Path;
 
 use assert_cmd::Command;
 use predicates::prelude::*;
 use predicates::str::contains;
-
-/// The program, in an empty environment as far as its configuration goes.
-fn mirror(home: &Path) -> Command {
-    let mut command = Command::cargo_bin("mirror").unwrap();
-    command.current_dir(home).env("HOME", home).env("XDG_CONFIG_HOME", home.join("config"));
-    for variable in ["MIRROR_CONFIG", "MIRROR_LOG", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "XDG_RUNTIME_DIR"] {
-        command.env_remove(variable);
-    }
-    command
-}
+use support::{Registry, mirror};
 
 /// Names of the commands, from the program's own help.
 fn commands(home: &Path) -> Vec<String> {
@@ -66,6 +59,7 @@ fn usage_errors_exit_with_2_and_say_why() {
         (&["man", "-q", "-v"], "cannot be used with"),
         (&["completions", "tcsh"], "possible values"),
         (&["man", "a", "b"], "unexpected argument"),
+        (&["serve", "images", "--listen", "5000"], "write an IP address and a port"),
     ] {
         mirror(home.path()).args(arguments).assert().code(2).stdout("").stderr(contains(reason));
     }
@@ -120,4 +114,24 @@ fn a_reader_that_goes_away_is_no_error() {
     let script = format!("{} completions bash | true; echo ${{PIPESTATUS[0]}}", env!("CARGO_BIN_EXE_mirror"));
     let mut command = Command::new("bash");
     command.args(["-c", &script]).env("HOME", home.path()).assert().success().stdout("0\n").stderr("");
+}
+
+#[test]
+fn serve_says_where_and_ends_with_0() {
+    let home = tempfile::tempdir().unwrap();
+    let mut registry = Registry::start(home.path(), "images");
+    std::net::TcpStream::connect(&registry.address).unwrap();
+    // The directory is taken, and so is the port.
+    mirror(home.path())
+        .args(["serve", "images", "--listen", "127.0.0.1:0"])
+        .assert()
+        .code(1)
+        .stderr(contains("images is served by another process"));
+    mirror(home.path())
+        .args(["serve", "others", "--listen", &registry.address])
+        .assert()
+        .code(1)
+        .stderr(contains("cannot listen on").and(contains("--listen")));
+    assert_eq!(registry.stop(), Some(0));
+    assert!(home.path().join("images/oci-layout").is_file());
 }

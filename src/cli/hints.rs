@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 
+use crate::config;
 use crate::pipeline;
 use crate::store;
 
@@ -12,10 +13,22 @@ pub fn for_error(error: &anyhow::Error) -> Option<String> {
             for_pipeline(error)
         } else if let Some(error) = cause.downcast_ref::<store::Error>() {
             for_store(error)
+        } else if let Some(error) = cause.downcast_ref::<config::Error>() {
+            for_config(error)
         } else {
             cause.downcast_ref::<std::io::Error>().and_then(for_io)
         }
     })
+}
+
+fn for_config(error: &config::Error) -> Option<String> {
+    match error {
+        config::Error::NoSuchFile { .. } => Some("check the path, or leave it out".into()),
+        config::Error::Invalid { .. } => Some("mend that line; a configuration file is never half obeyed".into()),
+        config::Error::Helper { program, .. } => Some(format!("try {program} by hand, or: mirror login HOST")),
+        config::Error::Io { source, .. } => for_io(source),
+        config::Error::Refused(_) => None,
+    }
 }
 
 fn for_pipeline(error: &pipeline::Error) -> Option<String> {

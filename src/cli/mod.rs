@@ -12,6 +12,7 @@ mod logging;
 mod login;
 mod man;
 mod progress;
+mod serve;
 mod session;
 mod size;
 
@@ -49,6 +50,7 @@ pub struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    Serve(serve::Args),
     Login(login::Login),
     Logout(login::Logout),
     Completions(completions::Args),
@@ -118,6 +120,7 @@ fn refuse(error: &clap::Error, arguments: &[OsString]) -> Exit {
 
 async fn dispatch(command: &Command, session: &Session) -> Result<Exit, Failure> {
     match command {
+        Command::Serve(args) => serve::run(args, session).await,
         Command::Login(args) => login::login(args, session).await,
         Command::Logout(args) => login::logout(args, session).await,
         Command::Completions(args) => completions::run(args, session),

@@ -99,7 +99,7 @@ impl Session {
         interrupt::guarded(next, async { Ok(verb.await?) }).await
     }
 
-    /// What the verbs need. Reads the configuration file; one that cannot be used is a usage error.
+    /// What the verbs need.
     pub fn context(&self) -> Result<pipeline::Context, Failure> {
         let config = self.config()?;
         let jobs = self.global.jobs.map(usize::from).or(config.jobs());
