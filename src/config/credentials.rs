@@ -26,12 +26,14 @@ pub enum Credential {
     Bearer(SecretString),
 }
 
+type Answers = HashMap<(String, String), Option<Credential>>;
+
 /// The credential files, in the order in which they are searched. The default has none.
 #[derive(Clone, Debug, Default)]
 pub struct Chain {
     files: Vec<PathBuf>,
     /// What helpers said, by helper and server: one may ask the user each time.
-    answers: Arc<Mutex<HashMap<(String, String), Option<Credential>>>>,
+    answers: Arc<Mutex<Answers>>,
 }
 
 impl Chain {

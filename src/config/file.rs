@@ -451,7 +451,9 @@ mod tests {
 
     #[test]
     fn the_example_of_the_documentation_is_valid() {
-        let s = parse(include_str!("../../testdata/config/mirror.yaml"), Path::new("mirror.yaml"), None).unwrap();
+        let text = include_str!("../../testdata/config/mirror.yaml");
+        assert!(include_str!("../../docs/configuration.md").contains(text));
+        let s = parse(text, Path::new("mirror.yaml"), None).unwrap();
         assert!(!s.registries.is_empty() && !s.endpoints.is_empty() && s.warnings.is_empty());
     }
 }

@@ -4,12 +4,13 @@
 //! Invariant: a helper has [`TIMEOUT`] to answer and is killed after it; what it prints is not repeated
 //! unless it says that it failed.
 
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
 
 use super::credentials::Credential;
 use super::{Error, Result};
@@ -64,8 +65,30 @@ async fn run(name: &str, action: &str, server: &str, input: &SecretString) -> Re
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
         return Err(failed("not a name for a helper (letters, digits, - _ .)".into()));
     }
-    let mut child = tokio::process::Command::new(program(name))
-        .arg(action)
+    let mut command = Command::new(program(name));
+    command.arg(action);
+    let (status, out, err) = converse(command, input, TIMEOUT).await.map_err(failed)?;
+    if status.success() {
+        return Ok(Some(out));
+    }
+    // A helper says why it failed on stdout.
+    let message = format!("{}\n{}", out.expose_secret().trim(), err.expose_secret().trim());
+    if message.contains("credentials not found") {
+        return Ok(None);
+    }
+    let first: String =
+        message.trim().lines().next().unwrap_or_default().chars().take(200).flat_map(char::escape_debug).collect();
+    Err(failed(if first.is_empty() { status.to_string() } else { format!("{first} ({status})") }))
+}
+
+/// Runs a program with that input. Gives how it ended, its output and its error output, or why it could
+/// not be had.
+async fn converse(
+    mut command: Command,
+    input: &SecretString,
+    limit: Duration,
+) -> std::result::Result<(ExitStatus, SecretString, SecretString), String> {
+    let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -73,9 +96,9 @@ async fn run(name: &str, action: &str, server: &str, input: &SecretString) -> Re
         .spawn()
         .map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => {
-                failed("the program is not in $PATH: install it, or take its name out of the credential file".into())
+                "the program is not in $PATH: install it, or take its name out of the credential file".into()
             }
-            _ => failed(e.to_string()),
+            _ => e.to_string(),
         })?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let talk = async {
@@ -89,21 +112,9 @@ async fn run(name: &str, action: &str, server: &str, input: &SecretString) -> Re
         let (_, out, err) = tokio::try_join!(write, read(stdout), read(stderr))?;
         std::io::Result::Ok((child.wait().await?, out, err))
     };
-    let (status, out, err) = tokio::time::timeout(TIMEOUT, talk)
-        .await
-        .map_err(|_| failed(format!("no answer within {} s", TIMEOUT.as_secs())))?
-        .map_err(|e| failed(e.to_string()))?;
-    if status.success() {
-        return Ok(Some(out));
-    }
-    // A helper says why it failed on stdout.
-    let message = format!("{}\n{}", out.expose_secret().trim(), err.expose_secret().trim());
-    if message.contains("credentials not found") {
-        return Ok(None);
-    }
-    let first: String =
-        message.trim().lines().next().unwrap_or_default().chars().take(200).flat_map(char::escape_debug).collect();
-    Err(failed(if first.is_empty() { status.to_string() } else { format!("{first} ({status})") }))
+    // Dropping the child kills it.
+    let ended = tokio::time::timeout(limit, talk).await;
+    ended.map_err(|_| format!("no answer within {} s", limit.as_secs_f32()))?.map_err(|e| e.to_string())
 }
 
 async fn read(pipe: Option<impl tokio::io::AsyncRead + Unpin>) -> std::io::Result<SecretString> {
@@ -120,4 +131,31 @@ fn program(name: &str) -> String {
 
 fn fault(name: &str, server: &str, reason: String) -> Error {
     Error::Helper { program: program(name), server: server.into(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_that_does_not_answer_is_not_waited_for() {
+        let mut command = Command::new("sleep");
+        command.arg("60");
+        let said = converse(command, &"x".into(), Duration::from_millis(50)).await.unwrap_err();
+        assert_eq!(said, "no answer within 0.05 s");
+    }
+
+    #[tokio::test]
+    async fn large_input_and_output_do_not_block_each_other() {
+        let input = SecretString::from("x".repeat(500_000));
+        let (status, out, _) = converse(Command::new("cat"), &input, TIMEOUT).await.unwrap();
+        assert!(status.success() && out.expose_secret() == input.expose_secret());
+    }
+
+    #[tokio::test]
+    async fn a_name_is_not_a_path() {
+        for name in ["../x", "a/b", "", "a b"] {
+            assert!(get(name, "reg.low").await.unwrap_err().to_string().contains("not a name for a helper"), "{name}");
+        }
+    }
 }
