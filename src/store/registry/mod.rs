@@ -1,67 +1,188 @@
-//! The distribution client (distribution-spec 1.1 and Docker Registry v2).
+//! The distribution client (distribution-spec 1.1 and Docker Registry v2), on top of plain HTTP/1.1.
+//!
+//! `transport` connects, `pace` says how hard a host is asked, `auth` says who asks, `exchange` asks and asks again; over
+//! them, one file per thing of the protocol: `manifest`, `blob`, `upload`, `referrers`, `tags`. Invariant of
+//! them all: the bytes decide, whatever a header says; a wait has a time-out and a retry a budget.
 
-use std::sync::Arc;
+mod auth;
+mod blob;
+mod exchange;
+mod manifest;
+mod pace;
+mod referrers;
+mod retry;
+mod tags;
+mod transport;
+mod upload;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use reqwest::header::HeaderMap;
 
-use super::{BlobReader, BlobSource, Error, Name, Pushed, Result, Store};
+use self::auth::{Authenticator, Scopes};
+use self::exchange::{Ask, Route};
+use self::pace::{Hosts, Lane, locked};
+use self::transport::Transport;
+use super::{BlobReader, BlobSource, Name, Pushed, Result, Store};
 use crate::config::Config;
-use crate::image::{Descriptor, Manifest, Reference};
+use crate::image::{Descriptor, Digest, Manifest, Reference};
 
 /// What all repositories share: configuration, connections, tokens, per-host limits.
 pub struct Client {
-    _config: Arc<Config>,
+    config: Arc<Config>,
+    transport: Transport,
+    auth: Authenticator,
+    hosts: Hosts,
+    habits: Mutex<HashMap<String, Arc<Habits>>>,
+    /// One writer at a time for each list of referrers kept under a tag.
+    subjects: Mutex<HashMap<(String, Digest), Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Client {
+    /// Connects to nothing yet.
     pub fn new(config: Arc<Config>) -> Self {
-        Client { _config: config }
+        Client {
+            auth: Authenticator::new(config.clone()),
+            config,
+            transport: Transport::new(),
+            hosts: Hosts::new(None),
+            habits: Mutex::default(),
+            subjects: Mutex::default(),
+        }
+    }
+
+    /// Fixes how many reads, and how many writes, are in flight at once to one host. `None`: found out.
+    pub fn with_jobs(mut self, jobs: Option<usize>) -> Self {
+        self.hosts = Hosts::new(jobs.map(|j| j.max(1)));
+        self
     }
 
     pub fn repository(client: &Arc<Client>, reference: &Reference) -> Repository {
-        Repository { _client: client.clone(), reference: reference.clone() }
+        let repository = reference.network_repository();
+        let routes = client.config.registry(&reference.registry).endpoints.into_iter().map(|endpoint| {
+            // A credential belongs to a host: that of the registry, or that of an endpoint which stands in for it.
+            let authority = match (endpoint.url.host_str(), endpoint.url.port()) {
+                (Some(host), Some(port)) => format!("{host}:{port}"),
+                (host, _) => host.unwrap_or_default().to_owned(),
+            };
+            let registry =
+                if authority.eq_ignore_ascii_case(reference.network_host()) { reference.registry.clone() } else { authority };
+            Arc::new(Route::new(endpoint, registry, repository.clone()))
+        });
+        Repository {
+            client: client.clone(),
+            routes: routes.collect(),
+            habits: locked(&client.habits).entry(reference.registry.clone()).or_default().clone(),
+            site: reference.registry.clone(),
+            name: reference.repository.clone(),
+            repository,
+        }
     }
 }
 
+/// What was learned about a registry.
+#[derive(Default)]
+struct Habits {
+    /// Index of the endpoint that answered last.
+    endpoint: AtomicUsize,
+    /// A HEAD has answered 200: its 404 can be believed.
+    head_works: AtomicBool,
+    /// A HEAD said 404 of something that GET has.
+    head_lies: AtomicBool,
+    /// `Docker-Content-Digest` was there and what the bytes say.
+    digest_header_true: AtomicBool,
+    /// It was another, or missing.
+    digest_header_false: AtomicBool,
+    /// It refuses uploads in one piece; bytes in a chunk. 0: it does not.
+    chunk: AtomicU64,
+}
+
 /// One repository of a registry.
+#[derive(Clone)]
 pub struct Repository {
-    _client: Arc<Client>,
-    reference: Reference,
+    client: Arc<Client>,
+    /// Tried in order.
+    routes: Arc<[Arc<Route>]>,
+    habits: Arc<Habits>,
+    /// The registry as the user wrote it.
+    site: String,
+    /// The repository as the user wrote it.
+    name: String,
+    /// The repository as the network knows it.
+    repository: String,
+}
+
+impl Repository {
+    fn place(&self) -> String {
+        format!("{}/{}", self.site, self.name)
+    }
+
+    /// A question without a body, in the lane of its kind.
+    fn asking<'a>(&self, method: reqwest::Method, path: &'a str, object: &str) -> Ask<'a> {
+        let reads = method == reqwest::Method::GET || method == reqwest::Method::HEAD;
+        Ask {
+            what: format!("{method} {object}"),
+            method,
+            path,
+            headers: HeaderMap::new(),
+            body: None,
+            scopes: if reads { Scopes::pull(&self.repository) } else { Scopes::push(&self.repository) },
+            lane: if reads { Lane::Read } else { Lane::Write },
+        }
+    }
 }
 
 #[async_trait]
 impl Store for Repository {
     fn describe(&self) -> String {
-        format!("{}/{}", self.reference.registry, self.reference.repository)
+        self.place()
     }
-    async fn resolve(&self, _: &Name) -> Result<Option<Descriptor>> {
-        self.nothing()
-    }
-    async fn manifest(&self, _: &Name) -> Result<Option<Manifest>> {
-        self.nothing()
-    }
-    async fn has_blob(&self, _: &Descriptor) -> Result<bool> {
-        self.nothing()
-    }
-    async fn open_blob(&self, _: &Descriptor) -> Result<BlobReader> {
-        self.nothing()
-    }
-    async fn push_blob(&self, _: &Descriptor, _: &dyn BlobSource, _: Option<&str>) -> Result<Pushed> {
-        self.nothing()
-    }
-    async fn push_manifest(&self, _: &Manifest, _: Option<&str>) -> Result<()> {
-        self.nothing()
-    }
-    async fn referrers(&self, _: &Descriptor) -> Result<Vec<Descriptor>> {
-        self.nothing()
-    }
-    async fn tags(&self) -> Result<Vec<String>> {
-        self.nothing()
-    }
-}
 
-impl Repository {
-    fn nothing<T>(&self) -> Result<T> {
-        Err(Error::Unusable { place: self.describe(), reason: "not reached yet".into() })
+    fn site(&self) -> Option<&str> {
+        Some(&self.site)
+    }
+
+    fn repository(&self) -> Option<&str> {
+        Some(&self.repository)
+    }
+
+    async fn resolve(&self, name: &Name) -> Result<Option<Descriptor>> {
+        self.resolve_manifest(name).await
+    }
+
+    async fn manifest(&self, name: &Name) -> Result<Option<Manifest>> {
+        self.fetch_manifest(name).await
+    }
+
+    async fn has_blob(&self, descriptor: &Descriptor) -> Result<bool> {
+        self.blob_exists(descriptor).await
+    }
+
+    async fn open_blob(&self, descriptor: &Descriptor) -> Result<BlobReader> {
+        self.fetch_blob(descriptor).await
+    }
+
+    async fn push_blob(
+        &self,
+        descriptor: &Descriptor,
+        source: &dyn BlobSource,
+        mount_from: Option<&str>,
+    ) -> Result<Pushed> {
+        self.upload(descriptor, source, mount_from).await
+    }
+
+    async fn push_manifest(&self, manifest: &Manifest, tag: Option<&str>) -> Result<()> {
+        self.put_manifest(manifest, tag).await
+    }
+
+    async fn referrers(&self, subject: &Descriptor) -> Result<Vec<Descriptor>> {
+        self.list_referrers(subject).await
+    }
+
+    async fn tags(&self) -> Result<Vec<String>> {
+        self.list_tags().await
     }
 }

@@ -1,0 +1,256 @@
+//! How hard a host is asked: how many requests are in flight, and when nobody may ask at all.
+//!
+//! Reads and writes have a lane each, so that copying within one host cannot wait for itself: a push holds its
+//! place in the write lane before it takes one in the read lane, never the other way round. Places are given in the order of
+//! asking. A pause (`Retry-After`) holds for every request to the host.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use url::Url;
+
+/// Requests in flight, per lane, to a host that answers at once; one more for each millisecond of its round trip.
+const NEAR: f64 = 5.0;
+/// The most requests in flight, per lane.
+const FAR: f64 = 32.0;
+/// Refusals that arrive together count once.
+const REFUSALS_TOGETHER: Duration = Duration::from_millis(250);
+
+/// Which lane of a host a request uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    Read,
+    Write,
+    /// The caller holds a place already.
+    Held,
+}
+
+/// All hosts that were talked to.
+pub struct Hosts {
+    jobs: Option<usize>,
+    hosts: Mutex<HashMap<String, Arc<Host>>>,
+}
+
+impl Hosts {
+    /// `jobs` fixes the number of requests in flight per lane and host.
+    pub fn new(jobs: Option<usize>) -> Self {
+        Hosts { jobs, hosts: Mutex::default() }
+    }
+
+    /// The host (with its port) that `url` names.
+    pub fn of(&self, url: &Url) -> Arc<Host> {
+        let name = format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or(0));
+        let mut hosts = locked(&self.hosts);
+        let host = hosts.entry(name).or_insert_with(|| Arc::new(Host { jobs: self.jobs, state: Mutex::default() }));
+        host.clone()
+    }
+}
+
+/// One host and its two lanes.
+pub struct Host {
+    jobs: Option<usize>,
+    state: Mutex<State>,
+}
+
+struct State {
+    lanes: [Queue; 2],
+    /// Falls by half when the host refuses, grows by one for each full round of answers.
+    cap: f64,
+    /// The shortest time from question to answer seen.
+    round_trip: Option<Duration>,
+    refused: Option<Instant>,
+    paused_until: Option<Instant>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        State { lanes: Default::default(), cap: FAR, round_trip: None, refused: None, paused_until: None }
+    }
+}
+
+#[derive(Default)]
+struct Queue {
+    in_flight: usize,
+    waiting: VecDeque<oneshot::Sender<Place>>,
+}
+
+/// A place in a lane; given back when dropped.
+pub struct Place {
+    host: Arc<Host>,
+    lane: usize,
+}
+
+impl Host {
+    /// Waits for a place in a lane.
+    pub async fn admit(self: &Arc<Self>, lane: Lane) -> Option<Place> {
+        let lane = match lane {
+            Lane::Read => 0,
+            Lane::Write => 1,
+            Lane::Held => return None,
+        };
+        let turn = {
+            let mut state = locked(&self.state);
+            let limit = self.limit(&state);
+            let queue = &mut state.lanes[lane];
+            if queue.waiting.is_empty() && queue.in_flight < limit {
+                queue.in_flight += 1;
+                return Some(Place { host: self.clone(), lane });
+            }
+            let (sender, turn) = oneshot::channel();
+            queue.waiting.push_back(sender);
+            turn
+        };
+        turn.await.ok()
+    }
+
+    /// Waits until the host may be asked again.
+    pub async fn ready(&self) {
+        loop {
+            let until = locked(&self.state).paused_until;
+            match until {
+                Some(until) if until > Instant::now() => tokio::time::sleep_until(until.into()).await,
+                _ => return,
+            }
+        }
+    }
+
+    /// Nobody asks this host before `wait` is over.
+    pub fn pause(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        let mut state = locked(&self.state);
+        state.paused_until = Some(state.paused_until.map_or(until, |u| u.max(until)));
+    }
+
+    /// The host answered after `took`.
+    pub fn answered(self: &Arc<Self>, took: Duration) {
+        let mut state = locked(&self.state);
+        state.round_trip = Some(state.round_trip.map_or(took, |r| r.min(took)));
+        state.cap = (state.cap + 1.0 / state.cap).min(FAR);
+        let granted = [self.grant(&mut state, 0), self.grant(&mut state, 1)];
+        drop(state);
+        self.hand_out(granted);
+    }
+
+    /// The host said that it has too much to do.
+    pub fn refused(&self) {
+        let mut state = locked(&self.state);
+        let now = Instant::now();
+        if state.refused.is_none_or(|at| now.duration_since(at) > REFUSALS_TOGETHER) {
+            state.cap = (self.limit(&state) as f64 / 2.0).max(1.0);
+            state.refused = Some(now);
+        }
+    }
+
+    fn limit(&self, state: &State) -> usize {
+        let wanted = match (self.jobs, state.round_trip) {
+            (Some(jobs), _) => jobs as f64,
+            (None, None) => NEAR,
+            (None, Some(trip)) => NEAR + trip.as_secs_f64() * 1000.0,
+        };
+        let cap = if self.jobs.is_some() && state.refused.is_none() { wanted } else { state.cap };
+        wanted.min(cap).max(1.0) as usize
+    }
+
+    fn grant(&self, state: &mut State, lane: usize) -> Vec<oneshot::Sender<Place>> {
+        let limit = self.limit(state);
+        let queue = &mut state.lanes[lane];
+        let mut granted = Vec::new();
+        while queue.in_flight < limit {
+            let Some(sender) = queue.waiting.pop_front() else { break };
+            queue.in_flight += 1;
+            granted.push(sender);
+        }
+        granted
+    }
+
+    /// A place whose asker has gone comes back and is given on.
+    fn hand_out(self: &Arc<Self>, granted: [Vec<oneshot::Sender<Place>>; 2]) {
+        for (lane, senders) in granted.into_iter().enumerate() {
+            for sender in senders {
+                drop(sender.send(Place { host: self.clone(), lane }));
+            }
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut granted = [Vec::new(), Vec::new()];
+        {
+            let mut state = locked(&self.host.state);
+            state.lanes[self.lane].in_flight -= 1;
+            granted[self.lane] = self.host.grant(&mut state, self.lane);
+        }
+        self.host.hand_out(granted);
+    }
+}
+
+/// A mutex whose holder panicked still guards plain numbers.
+pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(jobs: Option<usize>) -> Arc<Host> {
+        Hosts::new(jobs).of(&Url::parse("http://127.0.0.1:5000/").unwrap())
+    }
+
+    fn limit(host: &Host) -> usize {
+        host.limit(&locked(&host.state))
+    }
+
+    #[test]
+    fn a_long_line_takes_more_and_a_refusal_halves() {
+        let host = host(None);
+        assert_eq!(limit(&host), 5);
+        host.answered(Duration::from_millis(60));
+        assert_eq!(limit(&host), 32);
+        host.refused();
+        host.refused();
+        assert_eq!(limit(&host), 16);
+        for _ in 0..20 {
+            host.answered(Duration::from_millis(60));
+        }
+        assert_eq!(limit(&host), 17);
+        host.answered(Duration::from_micros(400));
+        assert_eq!(limit(&host), 5);
+    }
+
+    #[test]
+    fn jobs_fix_the_number() {
+        let host = host(Some(3));
+        host.answered(Duration::from_millis(60));
+        assert_eq!(limit(&host), 3);
+    }
+
+    #[tokio::test]
+    async fn places_are_bounded_and_lanes_apart() {
+        let host = host(Some(1));
+        let first = host.admit(Lane::Read).await.unwrap();
+        let _write = host.admit(Lane::Write).await.unwrap();
+        let gone = tokio::time::timeout(Duration::from_millis(10), host.admit(Lane::Read)).await;
+        assert!(gone.is_err());
+        let waiting = tokio::spawn({
+            let host = host.clone();
+            async move { host.admit(Lane::Read).await.is_some() }
+        });
+        tokio::task::yield_now().await;
+        drop(first);
+        assert!(waiting.await.unwrap(), "the place goes past the asker that left");
+    }
+
+    #[tokio::test]
+    async fn a_pause_holds_for_everyone() {
+        let host = host(None);
+        host.pause(Duration::from_millis(80));
+        host.pause(Duration::from_millis(10));
+        let begun = Instant::now();
+        host.ready().await;
+        assert!(begun.elapsed() >= Duration::from_millis(80));
+    }
+}
