@@ -380,10 +380,7 @@ mod tests {
         let text = r#"Bearer realm="https://auth.example/token",service="reg",scope="repository:a:pull,push""#;
         assert_eq!(choose(&[text]), bearer_of("https://auth.example/token", "reg"));
         assert_eq!(choose(&["Basic realm=x", text]), bearer_of("https://auth.example/token", "reg"));
-        assert_eq!(
-            choose(&["basic realm=\"a, \\\"b\\\"\", BEARER Realm = \"/t\" , service=s"]),
-            bearer_of("/t", "s")
-        );
+        assert_eq!(choose(&["basic realm=\"a, \\\"b\\\"\", BEARER Realm = \"/t\" , service=s"]), bearer_of("/t", "s"));
         assert_eq!(choose(&["Basic"]), Some(Challenge::Basic));
         assert_eq!(choose(&["Negotiate", "Bearer service=x"]), None);
     }

@@ -129,7 +129,10 @@ impl Fetch {
             let size = self.descriptor.size;
             let start = match answer.status() {
                 200 => Some((0, answer.length().unwrap_or(size))),
-                206 => answer.header(CONTENT_RANGE).and_then(content_range).map(|(start, total)| (start, total.unwrap_or(size))),
+                206 => answer
+                    .header(CONTENT_RANGE)
+                    .and_then(content_range)
+                    .map(|(start, total)| (start, total.unwrap_or(size))),
                 416 if by_range => None,
                 404 => {
                     let what = format!("blob {}", self.descriptor.digest);

@@ -450,7 +450,8 @@ mod tests {
     use super::*;
 
     fn route(url: &str) -> Route {
-        let endpoint = Endpoint { url: Url::parse(url).unwrap(), tls: Tls::default(), supports_referrers: Referrers::Auto };
+        let endpoint =
+            Endpoint { url: Url::parse(url).unwrap(), tls: Tls::default(), supports_referrers: Referrers::Auto };
         Route::new(endpoint, "reg".into(), "a/b".into())
     }
 

@@ -68,8 +68,11 @@ impl Client {
                 (Some(host), Some(port)) => format!("{host}:{port}"),
                 (host, _) => host.unwrap_or_default().to_owned(),
             };
-            let registry =
-                if authority.eq_ignore_ascii_case(reference.network_host()) { reference.registry.clone() } else { authority };
+            let registry = if authority.eq_ignore_ascii_case(reference.network_host()) {
+                reference.registry.clone()
+            } else {
+                authority
+            };
             Arc::new(Route::new(endpoint, registry, repository.clone()))
         });
         Repository {

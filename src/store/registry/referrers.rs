@@ -82,9 +82,9 @@ impl Repository {
         let tag = Name::Tag(subject.digest.referrers_tag());
         let before = self.fetch_manifest(&tag).await?;
         let index = match before.filter(|m| media_type::is_index(m.media_type())) {
-            Some(index) => Some(
-                serde_json::from_slice::<Value>(&index.bytes).map_err(|e| self.unreadable(&tag, e.to_string()))?,
-            ),
+            Some(index) => {
+                Some(serde_json::from_slice::<Value>(&index.bytes).map_err(|e| self.unreadable(&tag, e.to_string()))?)
+            }
             None => None,
         };
         let Some(index) = with_entry(index, &entry).map_err(|e| self.unreadable(&tag, e))? else { return Ok(()) };
@@ -105,7 +105,8 @@ fn descriptors(index: &[u8]) -> std::result::Result<Vec<Descriptor>, String> {
 
 /// The index with one entry more, entries in the order of their digests; `None` if it is in there.
 fn with_entry(index: Option<Value>, entry: &Descriptor) -> std::result::Result<Option<Vec<u8>>, String> {
-    let mut index = index.unwrap_or_else(|| json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": []}));
+    let mut index =
+        index.unwrap_or_else(|| json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": []}));
     let Some(object) = index.as_object_mut() else { return Err("it is not an object".into()) };
     let manifests = object.entry("manifests").or_insert(Value::Null);
     if manifests.is_null() {
@@ -133,7 +134,8 @@ mod tests {
         let read = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
         assert!(with_entry(Some(read(&one)), &entry("a")).unwrap().is_none());
         let two = with_entry(Some(read(&one)), &entry("b")).unwrap().unwrap();
-        let other = with_entry(Some(read(&with_entry(None, &entry("b")).unwrap().unwrap())), &entry("a")).unwrap().unwrap();
+        let other =
+            with_entry(Some(read(&with_entry(None, &entry("b")).unwrap().unwrap())), &entry("a")).unwrap().unwrap();
         assert_eq!(two, other, "the order of writing does not matter");
         assert_eq!(descriptors(&two).unwrap().len(), 2);
         assert!(with_entry(Some(json!([])), &entry("a")).is_err());

@@ -49,8 +49,7 @@ impl Repository {
         mut answer: Answer,
         mut take: impl FnMut(&[u8]) -> std::result::Result<(), String> + Send,
     ) -> Result<()> {
-        let protocol =
-            |reason: String| Error::Protocol { place: self.place(), what: ask.what.clone(), reason };
+        let protocol = |reason: String| Error::Protocol { place: self.place(), what: ask.what.clone(), reason };
         let mut seen = HashSet::from([answer.url.clone()]);
         let mut budget = Budget::new(TRIES);
         loop {

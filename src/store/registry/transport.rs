@@ -77,7 +77,8 @@ impl Transport {
 fn with_tls(builder: reqwest::ClientBuilder, tls: &Tls) -> Result<reqwest::ClientBuilder, String> {
     let mut roots = system_roots().to_vec();
     for file in &tls.ca {
-        let found = Certificate::from_pem_bundle(&read(file)?).map_err(|e| format!("{}: {}", file.display(), chain(&e)))?;
+        let found =
+            Certificate::from_pem_bundle(&read(file)?).map_err(|e| format!("{}: {}", file.display(), chain(&e)))?;
         if found.is_empty() {
             return Err(format!("{}: holds no PEM certificate", file.display()));
         }
@@ -88,8 +89,9 @@ fn with_tls(builder: reqwest::ClientBuilder, tls: &Tls) -> Result<reqwest::Clien
         let mut pem = read(certificate)?;
         pem.push(b'\n');
         pem.extend(read(key)?);
-        let identity = Identity::from_pem(&pem)
-            .map_err(|e| format!("client certificate {} with {}: {}", certificate.display(), key.display(), chain(&e)))?;
+        let identity = Identity::from_pem(&pem).map_err(|e| {
+            format!("client certificate {} with {}: {}", certificate.display(), key.display(), chain(&e))
+        })?;
         builder = builder.identity(identity);
     }
     Ok(builder)

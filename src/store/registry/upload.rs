@@ -47,7 +47,10 @@ struct Session {
 enum Sending {
     Answered(Answer),
     /// No answer. `complete`: the registry may have got all of it.
-    Broken { reason: String, complete: bool },
+    Broken {
+        reason: String,
+        complete: bool,
+    },
     /// The source could not give its bytes.
     Source(Error),
     Final(Error),
@@ -422,7 +425,8 @@ impl Push<'_> {
             _ => return Ok(Standing::Gone),
         };
         moved(session, &answer);
-        let last = answer.header(RANGE).and_then(|r| r.trim().rsplit_once('-')).and_then(|(_, l)| l.parse::<u64>().ok());
+        let last =
+            answer.header(RANGE).and_then(|r| r.trim().rsplit_once('-')).and_then(|(_, l)| l.parse::<u64>().ok());
         // `0-0` is one byte by the specification, and nothing by registries of old: sending from the start is
         // right for the second, and for the first the registry refuses it, and it begins anew.
         Ok(Standing::At(last.filter(|l| *l > 0).map_or(0, |l| l.saturating_add(1))))
