@@ -34,7 +34,7 @@ fn for_config(error: &config::Error) -> Option<String> {
 fn for_pipeline(error: &pipeline::Error) -> Option<String> {
     match error {
         pipeline::Error::Store(source) | pipeline::Error::Image { source, .. } => for_store(source),
-        pipeline::Error::Copy { source, .. } => for_store(source),
+        pipeline::Error::Copy { source, .. } | pipeline::Error::Shared(source) => for_store(source),
         pipeline::Error::Io { source, .. } => for_io(source),
         // Its message says what to do.
         pipeline::Error::Refused(_) => None,

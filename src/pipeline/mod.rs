@@ -5,7 +5,11 @@
 //! Dropping a verb's future stops it cleanly: nothing unfinished looks complete.
 
 pub mod copy;
+pub mod gather;
+mod platforms;
 pub mod progress;
+pub mod scatter;
+mod sizes;
 pub mod walk;
 
 use std::sync::Arc;
@@ -40,11 +44,23 @@ pub enum Error {
     /// The same for a failure that several images may share.
     #[error("{image}: {source}")]
     Copy { image: String, source: copy::Shared },
+    #[error(transparent)]
+    Shared(copy::Shared),
     /// What the user gave cannot be used: two images for one destination, no free space, not a gather…
     #[error("{0}")]
     Refused(String),
     #[error("{path}: {source}")]
     Io { path: String, source: std::io::Error },
+}
+
+impl Error {
+    /// The failure itself, for lists that name the image already.
+    fn without_image(self) -> Self {
+        match self {
+            Error::Copy { source, .. } => Error::Shared(source),
+            other => other,
+        }
+    }
 }
 
 pub type Result<T> = std::result::Result<T, Error>;

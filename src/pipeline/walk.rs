@@ -18,10 +18,13 @@ pub const CORRUPTION_TRIES: usize = 3;
 /// What cosign appends to `sha256-HEX` to name signatures, attestations and SBOMs.
 const COSIGN_ENDINGS: [&str; 3] = [".att", ".sbom", ".sig"];
 
+/// A table of things that are made once; who asks for one that is being made waits for it.
+pub(super) type Once<K, T> = Mutex<HashMap<K, Arc<OnceCell<T>>>>;
+
 /// Manifests that were read in this run, each fetched once and kept as its bytes.
 #[derive(Default)]
 pub struct Manifests {
-    read: Mutex<HashMap<Digest, Arc<OnceCell<Manifest>>>>,
+    read: Once<Digest, Manifest>,
 }
 
 impl Manifests {

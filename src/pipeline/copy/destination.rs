@@ -9,6 +9,7 @@ use tokio::sync::OnceCell;
 
 use super::Shared;
 use crate::image::Digest;
+use crate::pipeline::walk::Once;
 use crate::store::Store;
 
 /// Manifests and blobs are different things to a registry, even of one digest.
@@ -21,7 +22,7 @@ pub enum Kind {
 /// One repository, layout or archive that things are put into.
 pub struct Destination {
     pub store: Arc<dyn Store>,
-    placed: Mutex<HashMap<(Kind, Digest), Arc<OnceCell<()>>>>,
+    placed: Once<(Kind, Digest), ()>,
     failed: Mutex<HashMap<(Kind, Digest, String), Shared>>,
     tagged: Mutex<HashMap<String, Digest>>,
     blobs: Luck,

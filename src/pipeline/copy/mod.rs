@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 
-use super::walk::{MAX_DEPTH, Manifests, Referrer, ReferrerFinder};
+use super::walk::{MAX_DEPTH, Manifests, Once, Referrer, ReferrerFinder};
 use super::{Context, Error, LeftOut, Moved, Progress};
 use crate::image::{Descriptor, Digest, ImageName, Manifest};
 use crate::store::{self, Name, Pushed, Store, Stores};
@@ -88,7 +88,8 @@ struct Run {
     opened: Mutex<HashMap<String, Arc<dyn Store>>>,
     destinations: Mutex<HashMap<String, Arc<Destination>>>,
     finders: Mutex<HashMap<String, Arc<ReferrerFinder>>>,
-    sites: Mutex<HashMap<(String, Digest), Arc<OnceCell<String>>>>,
+    /// The repository of a registry that got a blob first.
+    sites: Once<(String, Digest), String>,
     moved: Mutex<Moved>,
     left_out: Mutex<Vec<LeftOut>>,
 }
@@ -135,6 +136,31 @@ impl Copier {
     pub async fn copy(&self, job: Job) -> super::Result<()> {
         let image = job.image.clone();
         self.0.clone().copy(job).await.map_err(|source| Error::Copy { image, source })
+    }
+
+    /// Puts a manifest that was made here in place, its children being there, and asks for it.
+    pub async fn put(
+        &self,
+        manifest: &Manifest,
+        to: &Arc<dyn Store>,
+        tag: Option<&str>,
+        image: &str,
+    ) -> super::Result<()> {
+        let run = &self.0;
+        run.manifests.keep(manifest);
+        let destination = run.destination(to.clone());
+        let way = Way { run: run.clone(), source: to.clone(), destination, image: image.into() };
+        let name = tag.map_or(Name::Digest(manifest.digest()), |t| Name::Tag(t.to_owned()));
+        let pushed = async {
+            way.push_manifest(manifest, tag).await?;
+            way.verify(&manifest.descriptor, tag, &name).await
+        };
+        pushed.await.map_err(|source| Error::Copy { image: image.to_owned(), source })
+    }
+
+    /// A place in the run's line of requests.
+    pub(super) async fn permit(&self) -> Option<SemaphorePermit<'_>> {
+        self.0.permit().await
     }
 
     pub fn moved(&self) -> Moved {
@@ -337,7 +363,7 @@ impl Way {
             self.destination.store.push_manifest(manifest, tag).await
         };
         match pushed {
-            Err(e) if e.is_blob_unknown() => {
+            Err(e) if e.is_blob_unknown() && self.source.describe() != self.destination.store.describe() => {
                 tracing::warn!("{e}; sending its parts again");
                 self.send_again(manifest).await?;
                 let _permit = self.run.permit().await;

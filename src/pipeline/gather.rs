@@ -1,0 +1,306 @@
+//! `gather`: many sources into one repository, under one index that names them all.
+//!
+//! The same sources give the same index, byte for byte. The index goes last and only when all that it
+//! names is in place; one source that cannot be had does not stop the others.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use super::copy::{self, Copier, Job, finished};
+use super::platforms::choose;
+use super::sizes::{Sizes, read_below};
+use super::{Context, Error, Failure, LeftOut, Moved, Placed, Result};
+use crate::image::descriptor::Annotations;
+use crate::image::gather_index::{self, GatherIndex};
+use crate::image::{Descriptor, Digest, ImageName, Manifest, Platform, annotation, media_type};
+use crate::source::{Selector, Source, matches_any};
+use crate::store::{self, Name, Store};
+
+/// How to gather.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Take only these platforms; empty takes all.
+    pub platforms: Vec<Platform>,
+    /// Annotations for the gather index.
+    pub annotations: Annotations,
+    /// Take referrers and signatures along.
+    pub recursive: bool,
+    /// Write for registries that refuse an index of indexes.
+    pub index_fallback: bool,
+    /// Tag what there is when a source cannot be had.
+    pub allow_missing: bool,
+    /// Copy layers that registries usually do not hold.
+    pub foreign_layers: bool,
+    /// Say what would be gathered, and move nothing.
+    pub dry_run: bool,
+    /// Take only sources whose labels match one of these; empty takes all.
+    pub selectors: Vec<Selector>,
+}
+
+/// What was gathered.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// The destination.
+    pub reference: String,
+    /// Digest of the gather index; `None` when there is none because something failed.
+    pub digest: Option<Digest>,
+    /// Whether the destination's tag names that index now.
+    pub tagged: bool,
+    pub images: Vec<Placed>,
+    /// Bytes of configs and layers over every occurrence.
+    pub size_total: u64,
+    /// The same with each digest counted once.
+    pub size_deduplicated: u64,
+    pub moved: Moved,
+    pub left_out: Vec<LeftOut>,
+    pub failures: Vec<Failure>,
+}
+
+/// What one source gave.
+struct Taken {
+    store: Arc<dyn Store>,
+    /// With the annotations that the gather index gives them.
+    roots: Vec<Descriptor>,
+}
+
+/// Copies every source into the destination's repository and tags the gather index there.
+pub async fn gather(cx: &Context, sources: &[Source], destination: &ImageName, options: &Options) -> Result<Report> {
+    let Name::Tag(tag) = destination.name() else {
+        return Err(Error::Refused(format!("{destination}: a gather is named by a tag, not by a digest: write one")));
+    };
+    let wanted = select(sources, &options.selectors)?;
+    let copier =
+        Copier::new(cx, copy::Options { recursive: options.recursive, foreign_layers: options.foreign_layers });
+    let to = copier.open(destination)?;
+    let before = Before::read(&to, &tag, options).await?;
+    cx.progress.begin(if options.dry_run { "resolving" } else { "gathering" });
+
+    let mut tasks = JoinSet::new();
+    for (at, source) in wanted.iter().cloned().enumerate() {
+        let (copier, to, options, before) = (copier.clone(), to.clone(), options.clone(), before.clone());
+        tasks.spawn(async move {
+            let line = source.line;
+            let taken = take(&copier, &to, &source, &options, &before).await;
+            (at, taken.map_err(|e| Failure { image: source.text, line: Some(line), error: e.to_string() }))
+        });
+    }
+    let mut outcomes = Vec::new();
+    while let Some(result) = tasks.join_next().await {
+        outcomes.push(finished(result));
+    }
+    outcomes.sort_by_key(|(at, _)| *at);
+
+    let mut report = Report {
+        reference: destination.to_string(),
+        digest: None,
+        tagged: false,
+        images: Vec::new(),
+        size_total: 0,
+        size_deduplicated: 0,
+        moved: Moved::default(),
+        left_out: Vec::new(),
+        failures: Vec::new(),
+    };
+    let mut all = Vec::new();
+    for (at, outcome) in outcomes {
+        let text = &wanted[at].text;
+        match outcome {
+            Ok(taken) => {
+                if taken.roots.is_empty() {
+                    let platforms: Vec<String> = options.platforms.iter().map(Platform::to_string).collect();
+                    let why = format!("nothing of it is for {}", platforms.join(" or "));
+                    report.left_out.push(LeftOut { image: text.clone(), what: "the image".into(), why });
+                }
+                report.images.extend(taken.roots.iter().map(|root| Placed::new(text, root, Vec::new())));
+                all.extend(taken.roots.into_iter().map(|root| (taken.store.clone(), root)));
+            }
+            Err(failure) => report.failures.push(failure),
+        }
+    }
+    let give_up = !report.failures.is_empty() && (!options.allow_missing || all.is_empty());
+    if !give_up {
+        finish(cx, &copier, &to, &tag, options, &before, all, &mut report).await?;
+    }
+    report.moved = copier.moved();
+    report.left_out.extend(copier.left_out());
+    Ok(report)
+}
+
+fn select(sources: &[Source], selectors: &[Selector]) -> Result<Vec<Source>> {
+    let mut wanted: Vec<Source> = Vec::new();
+    let mut lines: HashMap<&str, &Annotations> = HashMap::new();
+    for source in sources.iter().filter(|s| matches_any(selectors, &s.labels)) {
+        match lines.insert(&source.text, &source.labels) {
+            Some(labels) if *labels == source.labels => {}
+            _ => wanted.push(source.clone()),
+        }
+    }
+    if wanted.is_empty() && !sources.is_empty() {
+        return Err(Error::Refused("no source has labels that the selectors ask for".into()));
+    }
+    Ok(wanted)
+}
+
+/// One source: what it stands for, in place at the destination.
+async fn take(
+    copier: &Copier,
+    to: &Arc<dyn Store>,
+    source: &Source,
+    options: &Options,
+    before: &Before,
+) -> Result<Taken> {
+    let store = copier.open(&source.image)?;
+    let descriptor = copier.resolve(&store, &source.image.name()).await?;
+    let chosen = choose(copier, &store, &descriptor, &options.platforms).await?;
+    let annotate = |d: Descriptor| gather_index::root(d, &source.text, &source.labels, chosen.index.as_deref());
+    let roots: Vec<Descriptor> = chosen.roots.into_iter().map(annotate).collect();
+    for root in &roots {
+        if options.dry_run || before.has(&root.digest) {
+            continue;
+        }
+        copier.copy(job(&store, to, root)).await.map_err(Error::without_image)?;
+    }
+    Ok(Taken { store, roots })
+}
+
+fn job(source: &Arc<dyn Store>, to: &Arc<dyn Store>, root: &Descriptor) -> Job {
+    Job {
+        source: source.clone(),
+        root: root.clone(),
+        destination: to.clone(),
+        tag: None,
+        image: root.annotation(annotation::SOURCE).unwrap_or_default().to_owned(),
+    }
+}
+
+/// Builds the index and puts it in place.
+#[expect(clippy::too_many_arguments, reason = "one step of the verb, with all that the verb knows")]
+async fn finish(
+    cx: &Context,
+    copier: &Copier,
+    to: &Arc<dyn Store>,
+    tag: &str,
+    options: &Options,
+    before: &Before,
+    all: Vec<(Arc<dyn Store>, Descriptor)>,
+    report: &mut Report,
+) -> Result<()> {
+    let roots: Vec<Descriptor> = all.iter().map(|(_, root)| root.clone()).collect();
+    (report.size_total, report.size_deduplicated) = match before.sizes_of(&roots) {
+        Some(sizes) => sizes,
+        None => sum(copier, &all).await?,
+    };
+    let index = GatherIndex {
+        roots,
+        size_total: report.size_total,
+        size_deduplicated: report.size_deduplicated,
+        annotations: options.annotations.clone(),
+        index_fallback: options.index_fallback,
+    };
+    let index = index.build().map_err(|e| Error::Refused(format!("the gather index cannot be written: {e}")))?;
+    report.digest = Some(index.digest());
+    if options.dry_run {
+        return Ok(());
+    }
+    report.tagged = true;
+    if before.digest == Some(index.digest()) {
+        return Ok(());
+    }
+    cx.progress.begin("tagging");
+    match copier.put(&index, to, Some(tag), &report.reference).await {
+        // What an earlier index names was taken as being there, and is not: it is sent after all.
+        Err(Error::Copy { source, .. }) if source.is_blob_unknown() && before.digest.is_some() => {
+            for (store, root) in &all {
+                copier.copy(job(store, to, root)).await?;
+            }
+            copier.put(&index, to, Some(tag), &report.reference).await
+        }
+        other => other,
+    }
+    .map_err(|e| explain(e, &all, options))
+}
+
+/// A registry that refuses an index of indexes says so in any words it likes.
+fn explain(error: Error, all: &[(Arc<dyn Store>, Descriptor)], options: &Options) -> Error {
+    let nested = !options.index_fallback && all.iter().any(|(_, root)| media_type::is_index(&root.media_type));
+    match error {
+        Error::Copy { image, source } if nested && matches!(*source, store::Error::Http { status: 400..=499, .. }) => {
+            let advice = "if this registry refuses an index of indexes, gather with --index-fallback";
+            Error::Refused(format!("{image}: {}; {advice}", *source))
+        }
+        other => other,
+    }
+}
+
+async fn sum(copier: &Copier, all: &[(Arc<dyn Store>, Descriptor)]) -> Result<(u64, u64)> {
+    let mut tasks = JoinSet::new();
+    for (at, (store, root)) in all.iter().enumerate() {
+        let (copier, store, root) = (copier.clone(), store.clone(), root.clone());
+        tasks.spawn(async move { (at, read_below(&copier, &store, &root).await) });
+    }
+    let mut sizes = Sizes::default();
+    while let Some(result) = tasks.join_next().await {
+        let (at, manifests) = finished(result);
+        let root = &all[at].1;
+        let image = || root.annotation(annotation::SOURCE).unwrap_or_default().to_owned();
+        manifests
+            .and_then(|manifests| sizes.add(&root.digest, &manifests))
+            .map_err(|source| Error::Image { image: image(), source })?;
+    }
+    Ok((sizes.total, sizes.deduplicated))
+}
+
+/// What the destination's tag named before: what it names is in place, and need not be asked for.
+#[derive(Clone, Default)]
+struct Before {
+    digest: Option<Digest>,
+    roots: Arc<HashMap<Digest, usize>>,
+    sizes: Option<(u64, u64)>,
+}
+
+impl Before {
+    async fn read(to: &Arc<dyn Store>, tag: &str, options: &Options) -> Result<Before> {
+        // An earlier gather may have left referrers or foreign layers behind that are wanted now.
+        if options.recursive || options.foreign_layers {
+            return Ok(Before::default());
+        }
+        match to.manifest(&Name::Tag(tag.to_owned())).await {
+            Ok(Some(manifest)) => Ok(Before::of(&manifest).unwrap_or_default()),
+            Ok(None) => Ok(Before::default()),
+            Err(e) if e.is_missing() || options.dry_run => Ok(Before::default()),
+            Err(store::Error::Manifest(_)) => Ok(Before::default()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn of(manifest: &Manifest) -> Option<Before> {
+        let view = manifest.view().ok()?;
+        if view.artifact_type.as_deref() != Some(media_type::GATHER) {
+            return None;
+        }
+        let mut roots = HashMap::new();
+        for root in manifest.children().ok()?.manifests {
+            *roots.entry(root.digest).or_insert(0) += 1;
+        }
+        let size = |key: &str| view.annotations.get(key)?.parse().ok();
+        let sizes = Some((size(annotation::SIZE_TOTAL)?, size(annotation::SIZE_DEDUPLICATED)?));
+        Some(Before { digest: Some(manifest.digest()), roots: Arc::new(roots), sizes })
+    }
+
+    fn has(&self, digest: &Digest) -> bool {
+        self.roots.contains_key(digest)
+    }
+
+    /// The sums of the earlier index, if it names the same manifests as often.
+    fn sizes_of(&self, roots: &[Descriptor]) -> Option<(u64, u64)> {
+        let mut counts = HashMap::new();
+        for root in roots {
+            *counts.entry(root.digest).or_insert(0) += 1;
+        }
+        self.sizes.filter(|_| *self.roots == counts)
+    }
+}

@@ -1,0 +1,70 @@
+//! The two sums that a gather index carries: bytes of configs and layers over every occurrence, and
+//! with each digest counted once. Manifests are not counted, and neither are referrers.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+
+use super::copy::Copier;
+use super::walk::MAX_DEPTH;
+use crate::image::{Descriptor, Digest, Manifest};
+use crate::store::{self, Store};
+
+/// Every manifest below `root`, itself included, each once; those that the run has had cost nothing.
+/// Level by level, so that a level's manifests are fetched at once.
+pub async fn read_below(copier: &Copier, store: &Arc<dyn Store>, root: &Descriptor) -> store::Result<Vec<Manifest>> {
+    let mut seen = HashSet::from([root.digest]);
+    let mut level = vec![root.clone()];
+    let mut all = Vec::new();
+    for _ in 0..=MAX_DEPTH {
+        let read = try_join_all(level.iter().map(|d| copier.manifest(store, d))).await?;
+        level.clear();
+        for manifest in &read {
+            let below = manifest.children()?.manifests.into_iter();
+            level.extend(below.filter(|d| d.is_manifest() && seen.insert(d.digest)));
+        }
+        all.extend(read);
+    }
+    Ok(all)
+}
+
+/// Sums over roots whose manifests were all read.
+#[derive(Default)]
+pub struct Sizes {
+    totals: HashMap<Digest, u64>,
+    counted: HashSet<Digest>,
+    pub total: u64,
+    pub deduplicated: u64,
+}
+
+impl Sizes {
+    /// Counts one root; `manifests` are all that lie below it, itself included.
+    pub fn add(&mut self, root: &Digest, manifests: &[Manifest]) -> store::Result<()> {
+        let by_digest: HashMap<Digest, &Manifest> = manifests.iter().map(|m| (m.digest(), m)).collect();
+        let total = self.total_of(root, &by_digest)?;
+        self.total = self.total.saturating_add(total);
+        Ok(())
+    }
+
+    /// Each digest's own sum is computed once: an index may name the same child many times.
+    fn total_of(&mut self, digest: &Digest, manifests: &HashMap<Digest, &Manifest>) -> store::Result<u64> {
+        if let Some(total) = self.totals.get(digest) {
+            return Ok(*total);
+        }
+        let Some(manifest) = manifests.get(digest) else { return Ok(0) };
+        let children = manifest.children()?;
+        let mut total = 0u64;
+        for blob in children.config.iter().chain(&children.layers) {
+            total = total.saturating_add(blob.size);
+            if self.counted.insert(blob.digest) {
+                self.deduplicated = self.deduplicated.saturating_add(blob.size);
+            }
+        }
+        for child in &children.manifests {
+            total = total.saturating_add(self.total_of(&child.digest, manifests)?);
+        }
+        self.totals.insert(*digest, total);
+        Ok(total)
+    }
+}
