@@ -22,7 +22,7 @@ pub(super) enum Record {
     /// A repository has a manifest. The descriptor of one with a subject is what the referrers API says.
     Manifest {
         repository: String,
-        descriptor: Descriptor,
+        descriptor: Box<Descriptor>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         subject: Option<Digest>,
     },
@@ -121,7 +121,7 @@ impl Contents {
                 if let Some(subject) = subject {
                     repository.referrers.entry(subject).or_default().insert(digest);
                 }
-                if repository.manifests.insert(digest, StoredManifest { descriptor, subject }).is_none() {
+                if repository.manifests.insert(digest, StoredManifest { descriptor: *descriptor, subject }).is_none() {
                     *self.files.entry(digest).or_default() += 1;
                 }
                 None
@@ -185,7 +185,7 @@ impl Contents {
             });
             let manifests = r.manifests.values().map(|m| Record::Manifest {
                 repository: name.clone(),
-                descriptor: m.descriptor.clone(),
+                descriptor: Box::new(m.descriptor.clone()),
                 subject: m.subject,
             });
             let tags = r.tags.iter().map(|(tag, digest)| Record::Tag {
@@ -208,7 +208,11 @@ mod tests {
     }
 
     fn manifest(repository: &str, digest: Digest, subject: Option<Digest>) -> Record {
-        Record::Manifest { repository: repository.into(), descriptor: Descriptor::new("t", digest, 1), subject }
+        Record::Manifest {
+            repository: repository.into(),
+            descriptor: Box::new(Descriptor::new("t", digest, 1)),
+            subject,
+        }
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub(super) fn manifest_record(repository: &str, manifest: &Manifest, view: &View
         descriptor.artifact_type = artifact_type.or_else(|| view.config.as_ref().map(|c| c.media_type.clone()));
         descriptor.annotations = view.annotations.clone();
     }
-    Record::Manifest { repository: repository.to_owned(), descriptor, subject }
+    Record::Manifest { repository: repository.to_owned(), descriptor: Box::new(descriptor), subject }
 }
 
 fn unknown(reference: &str) -> Refusal {
@@ -159,7 +159,12 @@ fn understand(headers: &HeaderMap, bytes: Bytes, digest: Digest) -> Result<Manif
     let invalid = |message: String| Refusal::new(Code::ManifestInvalid, message);
     let said = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
     let said = said.map(|t| t.split(';').next().unwrap_or_default().trim()).filter(|t| !t.is_empty());
-    let own = serde_json::from_slice::<View>(&bytes).map_err(|e| invalid(format!("not a manifest: {e}")))?.media_type;
+    // A JSON array, too, could be read as a structure.
+    if bytes.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
+        return Err(invalid("not a manifest: it is no JSON object".into()));
+    }
+    let view = serde_json::from_slice::<View>(&bytes).map_err(|e| invalid(format!("not a manifest: {e}")))?;
+    let own = view.media_type;
     if let (Some(said), Some(own)) = (said, own.as_deref().filter(|t| !t.is_empty()))
         && said != own
     {
@@ -172,6 +177,9 @@ fn understand(headers: &HeaderMap, bytes: Bytes, digest: Digest) -> Result<Manif
     };
     if header::HeaderValue::from_str(&media_type).is_err() {
         return Err(invalid("its mediaType cannot be written in a header".into()));
+    }
+    if matches!(media_type.as_str(), media_type::OCI_MANIFEST | media_type::DOCKER_MANIFEST) && view.config.is_none() {
+        return Err(invalid("an image manifest has a config".into()));
     }
     let size = bytes.len() as u64;
     Ok(Manifest { descriptor: Descriptor::new(media_type, digest, size), bytes })

@@ -2,7 +2,7 @@
 
 use airgap_mirror::image::manifest::MAX_MANIFEST_BYTES;
 use airgap_mirror::image::{Digest, media_type};
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use reqwest::{Body, Method, StatusCode};
 use serde_json::json;
 
@@ -99,7 +99,11 @@ async fn a_blob_goes_in_as_a_stream() {
 async fn an_upload_that_broke_goes_on_from_where_it_stands() {
     let r = Registry::new().await;
     let location = r.begin("a").await;
-    let broken = stream::iter([Ok(b"first".to_vec()), Err(std::io::Error::other("the line is cut"))]);
+    let cut = async {
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        Err(std::io::Error::other("the line is cut"))
+    };
+    let broken = stream::iter([Ok(b"first".to_vec())]).chain(stream::once(cut));
     let sent = r.request(Method::PUT, &with_digest(&location, &Digest::sha256(b"first and last")));
     assert!(sent.body(Body::wrap_stream(broken)).send().await.is_err());
     let mut range = String::new();
@@ -171,12 +175,14 @@ async fn blobs_are_mounted_from_a_repository_or_from_any() {
     }
     // Not there: an upload begins, and it can be used.
     let absent = sha512(b"absent");
+    let mut location = String::new();
     for query in [format!("mount={digest}&from=nowhere"), format!("mount={absent}&from=a"), format!("mount={absent}")] {
         let response = r.post(&format!("/v2/d/blobs/uploads/?{query}")).await;
         assert_eq!(response.status(), StatusCode::ACCEPTED, "{query}");
-        let put = r.request(Method::PUT, &with_digest(&header(&response, "location"), &absent)).body("absent");
-        assert_eq!(r.send(put).await.status(), StatusCode::CREATED);
+        location = header(&response, "location");
     }
+    let put = r.request(Method::PUT, &with_digest(&location, &absent)).body("absent");
+    assert_eq!(r.send(put).await.status(), StatusCode::CREATED);
 }
 
 #[tokio::test]
@@ -208,6 +214,7 @@ async fn manifests_that_make_no_sense_are_refused() {
     for (body, media_type) in [
         ("not json", media_type::OCI_MANIFEST),
         ("[]", media_type::OCI_MANIFEST),
+        ("{}", media_type::OCI_MANIFEST),
         (r#"{"config": 5}"#, media_type::OCI_MANIFEST),
         (index.as_str(), media_type::OCI_MANIFEST),
     ] {
