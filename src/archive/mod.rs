@@ -1,1 +1,10 @@
-//! The archive room.
+//! How images travel: the tar form of an OCI image layout (docs/format.md, "Archive").
+//!
+//! Invariants: the same plan gives the same bytes on any machine; nothing that a header says is used as a
+//! path or as a size to allocate.
+
+pub mod index;
+pub mod plan;
+pub mod tar;
+
+pub use crate::medium::compression::Compression;

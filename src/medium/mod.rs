@@ -1,1 +1,36 @@
-//! The medium room.
+//! Where the bytes of an archive live: regular files, and what can only be written in order (pipes,
+//! character devices, standard output).
+
+pub mod compression;
+pub mod file;
+pub mod ordered;
+
+use std::os::unix::fs::FileTypeExt;
+use std::path::PathBuf;
+
+/// A place that an archive is written to or read from, as the user named it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// `-`
+    Standard,
+    /// A pipe or a device: it exists, and bytes go to it or come from it in order.
+    Ordered(PathBuf),
+    /// A regular file, which need not exist yet.
+    File(PathBuf),
+}
+
+impl Place {
+    /// Looks at what the name stands for, links followed.
+    pub fn of(name: &str) -> Place {
+        if name == "-" {
+            return Place::Standard;
+        }
+        let path = PathBuf::from(name);
+        match std::fs::metadata(&path) {
+            Ok(m) if m.file_type().is_fifo() || m.file_type().is_char_device() || m.file_type().is_block_device() => {
+                Place::Ordered(path)
+            }
+            _ => Place::File(path),
+        }
+    }
+}

@@ -8,8 +8,9 @@ pub mod copy;
 pub mod gather;
 mod platforms;
 pub mod progress;
-pub mod scatter;
 mod sizes;
+pub mod scatter;
+pub mod serialize;
 pub mod walk;
 
 use std::sync::Arc;

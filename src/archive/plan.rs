@@ -1,0 +1,175 @@
+//! The plan of an archive: every entry in the order of the wire format, with its size and offset, known
+//! before a byte moves. Pure: a graph of manifests goes in, a list of entries comes out, and the same
+//! graph gives the same list.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+
+use super::{index, tar};
+use crate::image::manifest::ManifestError;
+use crate::image::{Algorithm, Descriptor, Digest, Manifest, annotation};
+
+/// Everything that was read to make a plan.
+#[derive(Default)]
+pub struct Graph {
+    /// By digest. A child of an index whose type is not known is here too: registries keep it as a manifest.
+    pub manifests: HashMap<Digest, Manifest>,
+    /// What refers to a manifest, in the order in which it is archived.
+    pub referrers: HashMap<Digest, Vec<Descriptor>>,
+    /// Subjects that are nowhere to be had.
+    pub absent: HashSet<Digest>,
+}
+
+/// Where an entry's bytes come from.
+#[derive(Clone, Debug)]
+pub enum Content {
+    Directory,
+    /// Known already: `index.json`, manifests.
+    Bytes(Bytes),
+    /// To be fetched.
+    Blob(Descriptor),
+}
+
+/// One entry of the archive.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub name: String,
+    /// What it is, where it is a blob or a manifest.
+    pub descriptor: Option<Descriptor>,
+    pub content: Content,
+    /// Where its first header begins, in bytes from the start of the archive.
+    pub offset: u64,
+}
+
+impl Entry {
+    /// Size of the content in bytes, without header and padding.
+    pub fn size(&self) -> u64 {
+        match &self.content {
+            Content::Directory => 0,
+            Content::Bytes(bytes) => bytes.len() as u64,
+            Content::Blob(descriptor) => descriptor.size,
+        }
+    }
+
+    /// Its headers.
+    pub fn header(&self) -> Vec<u8> {
+        tar::header(&self.name, self.size(), matches!(self.content, Content::Directory))
+    }
+}
+
+/// An archive as it will be.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    pub entries: Vec<Entry>,
+    /// Length of the archive, trailer included, in bytes.
+    pub length: u64,
+    /// Foreign layers that were not asked for.
+    pub left_out: Vec<Descriptor>,
+}
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    #[error("{digest} is named with two sizes, {first} and {second} bytes: one of the images is damaged")]
+    TwoSizes { digest: Digest, first: u64, second: u64 },
+    #[error("manifest {0} was not read")]
+    Unread(Digest),
+    #[error("the archive would be larger than any file can be")]
+    TooLarge,
+    #[error("index.json: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl Plan {
+    /// Plans the archive of `root`, which is called `name` in it.
+    pub fn new(root: &Descriptor, name: &str, graph: &Graph, foreign_layers: bool) -> Result<Plan, PlanError> {
+        let mut first = root.bare();
+        first.annotations.insert(annotation::REF_NAME.into(), name.into());
+        let deduplicated = match graph.manifests.get(&root.digest) {
+            Some(manifest) => manifest.view()?.annotations.remove(annotation::SIZE_DEDUPLICATED),
+            None => None,
+        };
+        let deduplicated = deduplicated.unwrap_or_else(|| "0".into());
+        let mut plan = Plan::default();
+        plan.add("oci-layout", None, Content::Bytes(Bytes::from_static(index::LAYOUT)))?;
+        let only_root = index::build(std::slice::from_ref(&first), &deduplicated)?;
+        plan.add("index.json", None, Content::Bytes(only_root.into()))?;
+        let met = plan.visit(first, graph, foreign_layers)?;
+        plan.add("index.json", None, Content::Bytes(index::build(&met, &deduplicated)?.into()))?;
+        plan.length = plan.length.checked_add(tar::TRAILER as u64).ok_or(PlanError::TooLarge)?;
+        Ok(plan)
+    }
+
+    /// Adds blobs depth first, parents before children, referrers after them. Gives the manifests met.
+    fn visit(&mut self, root: Descriptor, graph: &Graph, foreign: bool) -> Result<Vec<Descriptor>, PlanError> {
+        let mut met = Vec::new();
+        let mut visited = HashSet::new();
+        let mut sizes: HashMap<Digest, u64> = HashMap::new();
+        let mut directories: HashSet<Algorithm> = HashSet::new();
+        let mut todo = vec![root];
+        while let Some(descriptor) = todo.pop() {
+            let is_manifest = descriptor.is_manifest();
+            if is_manifest && !visited.insert((descriptor.media_type.clone(), descriptor.digest, descriptor.size)) {
+                continue;
+            }
+            if descriptor.is_foreign() && !foreign {
+                self.left_out.push(descriptor);
+                continue;
+            }
+            let manifest = graph.manifests.get(&descriptor.digest);
+            match sizes.insert(descriptor.digest, descriptor.size) {
+                None => {
+                    self.directories(descriptor.digest.algorithm(), &mut directories)?;
+                    let content = match manifest {
+                        Some(manifest) => Content::Bytes(manifest.bytes.clone()),
+                        None => Content::Blob(descriptor.bare()),
+                    };
+                    self.add(&descriptor.digest.blob_path(), Some(descriptor.bare()), content)?;
+                }
+                Some(first) if first != descriptor.size => {
+                    let (digest, second) = (descriptor.digest, descriptor.size);
+                    return Err(PlanError::TwoSizes { digest, first, second });
+                }
+                Some(_) => {}
+            }
+            if is_manifest {
+                let manifest = manifest.ok_or(PlanError::Unread(descriptor.digest))?;
+                let mut manifest = manifest.clone();
+                manifest.descriptor.media_type.clone_from(&descriptor.media_type);
+                if let Some(referrers) = graph.referrers.get(&descriptor.digest) {
+                    todo.extend(referrers.iter().rev().cloned());
+                }
+                let children = manifest.children()?;
+                let children: Vec<_> = children.all().filter(|d| !graph.absent.contains(&d.digest)).cloned().collect();
+                todo.extend(children.into_iter().rev());
+                met.push(descriptor);
+            }
+        }
+        self.left_out.sort_by_key(|d| d.digest);
+        self.left_out.dedup_by_key(|d| d.digest);
+        Ok(met)
+    }
+
+    fn directories(&mut self, algorithm: Algorithm, known: &mut HashSet<Algorithm>) -> Result<(), PlanError> {
+        if known.is_empty() {
+            self.add("blobs", None, Content::Directory)?;
+        }
+        if known.insert(algorithm) {
+            self.add(&format!("blobs/{}", algorithm.name()), None, Content::Directory)?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, name: &str, descriptor: Option<Descriptor>, content: Content) -> Result<(), PlanError> {
+        let entry = Entry { name: name.into(), descriptor, content, offset: self.length };
+        let size = tar::padded(entry.size()).and_then(|s| s.checked_add(entry.header().len() as u64));
+        let length =
+            size.and_then(|s| self.length.checked_add(s)).filter(|l| *l <= i64::MAX as u64 - tar::TRAILER as u64);
+        self.length = length.ok_or(PlanError::TooLarge)?;
+        self.entries.push(entry);
+        Ok(())
+    }
+}

@@ -1,0 +1,102 @@
+//! Writing in order, on a thread of its own, because a pipe or a device may block for as long as it
+//! likes. A write error ends the thread, and with it every wait of the side that gives the blocks.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use super::compression::{Compression, Compressor};
+
+/// Blocks that wait for the writer, of about a mebibyte each.
+const QUEUE: usize = 4;
+
+/// What the thread writes to.
+pub enum Output {
+    Standard,
+    Path(PathBuf),
+    /// A file that the caller made, and finishes.
+    Open(Arc<File>),
+}
+
+/// The giving side of the thread.
+pub struct OrderedWriter {
+    blocks: mpsc::Sender<Option<Bytes>>,
+    outcome: oneshot::Receiver<io::Result<u64>>,
+}
+
+impl OrderedWriter {
+    /// Starts the thread. What it writes is compressed if asked.
+    pub fn start(output: Output, compression: Option<Compression>) -> io::Result<Self> {
+        let (blocks, receiver) = mpsc::channel(QUEUE);
+        let (sender, outcome) = oneshot::channel();
+        std::thread::Builder::new().name("archive-writer".into()).spawn(move || {
+            let _ = sender.send(run(receiver, output, compression));
+        })?;
+        Ok(OrderedWriter { blocks, outcome })
+    }
+
+    /// Hands over the next bytes; waits while the medium is behind. Fails as soon as a write has failed.
+    pub async fn write(&mut self, block: Bytes) -> io::Result<()> {
+        if self.blocks.send(Some(block)).await.is_ok() {
+            return Ok(());
+        }
+        match (&mut self.outcome).await {
+            Ok(Err(e)) => Err(e),
+            _ => Err(io::Error::other("the writer ended early")),
+        }
+    }
+
+    /// Waits until all is written, finishes the medium, and gives the number of bytes on it.
+    pub async fn finish(self) -> io::Result<u64> {
+        let _ = self.blocks.send(None).await;
+        self.outcome.await.unwrap_or_else(|_| Err(io::Error::other("the writer ended early")))
+    }
+}
+
+/// Counts what reaches the medium.
+struct Counting<W>(W, u64);
+
+impl<W: Write> Write for Counting<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.0.write(bytes)?;
+        self.1 += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+fn run(blocks: mpsc::Receiver<Option<Bytes>>, output: Output, compression: Option<Compression>) -> io::Result<u64> {
+    match output {
+        Output::Standard => {
+            // Not `Stdout`: its line buffer would look at every byte.
+            let fd = std::os::fd::AsFd::as_fd(&io::stdout()).try_clone_to_owned()?;
+            write_all(blocks, File::from(fd), compression)
+        }
+        Output::Path(path) => write_all(blocks, OpenOptions::new().write(true).open(path)?, compression),
+        Output::Open(file) => write_all(blocks, &*file, compression),
+    }
+}
+
+/// Writes until the end is announced. A giver that goes away without it has failed: nothing is finished.
+fn write_all(
+    mut blocks: mpsc::Receiver<Option<Bytes>>,
+    out: impl Write,
+    compression: Option<Compression>,
+) -> io::Result<u64> {
+    let mut out = Compressor::new(compression, Counting(out, 0))?;
+    loop {
+        match blocks.blocking_recv() {
+            Some(Some(block)) => out.write_all(&block)?,
+            Some(None) => break,
+            None => return Err(io::Error::other("stopped")),
+        }
+    }
+    Ok(out.finish()?.1)
+}

@@ -1,0 +1,86 @@
+//! Writing a regular file: several fetches at once, each writing its chunks where the plan has them, in
+//! the task that received and hashed them.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use tokio::task::JoinSet;
+
+use super::{Failed, Fetching, finished, jobs};
+use crate::archive::plan::{Content, Entry, Plan};
+use crate::image::Descriptor;
+use crate::medium::file::NewFile;
+use crate::pipeline::Context;
+use crate::pipeline::walk::CORRUPTION_TRIES;
+use crate::store::Store;
+
+/// Writes all of `plan` to the file. `Ok`: every blob in it was verified.
+pub async fn write(cx: &Context, store: &Arc<dyn Store>, plan: &Plan, file: &NewFile) -> Result<(), Failed> {
+    let file = file.file();
+    file.set_len(plan.length)?;
+    let fetching = Fetching { store: store.clone(), progress: cx.progress.clone() };
+    let mut tasks = JoinSet::new();
+    for entry in &plan.entries {
+        match &entry.content {
+            Content::Blob(descriptor) => {
+                while tasks.len() >= jobs(cx) {
+                    if let Some(done) = tasks.join_next().await {
+                        finished(done)?;
+                    }
+                }
+                tasks.spawn(fetch(fetching.clone(), file.clone(), entry.clone(), descriptor.clone()));
+            }
+            Content::Bytes(bytes) => {
+                let mut whole = entry.header();
+                whole.extend_from_slice(bytes);
+                file.write_all_at(&whole, entry.offset)?;
+                cx.progress.add_bytes(bytes.len() as u64);
+                cx.progress.add_items(u64::from(entry.descriptor.is_some()));
+            }
+            Content::Directory => file.write_all_at(&entry.header(), entry.offset)?,
+        }
+    }
+    while let Some(done) = tasks.join_next().await {
+        finished(done)?;
+    }
+    Ok(())
+}
+
+/// Fetches one blob to its place; once more from the start where its bytes were wrong.
+async fn fetch(fetching: Fetching, file: Arc<File>, entry: Entry, descriptor: Descriptor) -> Result<(), Failed> {
+    let mut tries = 1;
+    loop {
+        let mut written = 0;
+        match fetch_once(&fetching, &file, &entry, &descriptor, &mut written).await {
+            Err(Failed::Store(e)) if e.is_corruption() && tries < CORRUPTION_TRIES => {
+                tracing::warn!("{e}; reading it again");
+                fetching.progress.take_back(written);
+                tries += 1;
+            }
+            other => return other,
+        }
+    }
+}
+
+async fn fetch_once(
+    fetching: &Fetching,
+    file: &File,
+    entry: &Entry,
+    descriptor: &Descriptor,
+    written: &mut u64,
+) -> Result<(), Failed> {
+    let mut reader = fetching.store.open_blob(descriptor).await?;
+    let header = entry.header();
+    let start = entry.offset + header.len() as u64;
+    file.write_all_at(&header, entry.offset)?;
+    while let Some(chunk) = reader.next().await {
+        let chunk = chunk?;
+        file.write_all_at(&chunk, start + *written)?;
+        *written += chunk.len() as u64;
+        fetching.progress.add_bytes(chunk.len() as u64);
+    }
+    fetching.progress.add_items(1);
+    Ok(())
+}

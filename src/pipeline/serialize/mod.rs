@@ -1,0 +1,221 @@
+//! `serialize`: an image and all that it needs, from a store to an archive.
+//!
+//! The manifests are walked first; then the archive is written as planned: a regular file by several
+//! fetches at once, anything else in order. What is written is verified before the archive is whole.
+
+mod concurrent;
+mod graph;
+mod ordered;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::{Context, Error, LeftOut, Moved, Result};
+pub use crate::archive::Compression;
+use crate::archive::plan::{Content, Plan};
+use crate::image::{Digest, ImageName};
+use crate::medium::Place;
+use crate::medium::file::{NewFile, free_space, refuse_existing};
+use crate::medium::ordered::Output;
+use crate::store::{self, Store};
+
+/// How to write the archive.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Take referrers of every manifest along, and cosign's signatures.
+    pub recursive: bool,
+    /// Replace a file that exists.
+    pub force: bool,
+    /// Only plan.
+    pub dry_run: bool,
+    /// Take layers along that registries usually do not hold.
+    pub foreign_layers: bool,
+    /// Compress the whole archive.
+    pub compression: Option<Compression>,
+}
+
+/// What was written.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    pub reference: String,
+    pub digest: Digest,
+    pub destination: String,
+    /// Length of the archive; with compression, of the compressed archive. Planned and uncompressed in a dry run.
+    pub bytes: u64,
+    /// sha256 of the whole archive, where it is known for free.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archive_digest: Option<Digest>,
+    /// Blobs in the archive, manifests included.
+    pub blobs: u64,
+    /// In a dry run, every blob as it would be archived.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Vec<PlannedEntry>>,
+    pub moved: Moved,
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A blob in a plan.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlannedEntry {
+    pub digest: Digest,
+    pub media_type: String,
+    /// Size of the blob in bytes.
+    pub size: u64,
+    /// Where its headers begin in the uncompressed archive, in bytes.
+    pub offset: u64,
+}
+
+/// Writes `image` to `destination`: a path, or `-` for standard output.
+pub async fn serialize(cx: &Context, image: &ImageName, destination: &str, options: &Options) -> Result<Report> {
+    let place = Place::of(destination);
+    if let Place::File(path) = &place
+        && !options.dry_run
+    {
+        refuse_existing(path, options.force).map_err(|e| refused(path, e))?;
+    }
+    cx.progress.begin("planning");
+    let store = cx.stores.open(image)?;
+    let name = image.name();
+    let graph = graph::walk(cx, &store, &name, options.recursive).await?;
+    let plan = Plan::new(&graph.root, &name.to_string(), &graph.graph, options.foreign_layers)
+        .map_err(|e| Error::Refused(format!("{image}: {e}")))?;
+    let mut report = report(image, graph.root.digest, destination, &plan);
+    if options.dry_run {
+        report.plan = Some(planned(&plan));
+        return Ok(report);
+    }
+    if let Place::File(path) = &place {
+        check_space(path, plan.length)?;
+    }
+    cx.progress.begin("serializing");
+    for entry in &plan.entries {
+        cx.progress.expect(u64::from(entry.descriptor.is_some()), entry.size());
+    }
+    report.bytes = match &place {
+        Place::File(path) => {
+            let file = NewFile::create(path, options.force).map_err(|e| refused(path, e))?;
+            let bytes = match options.compression {
+                None => concurrent::write(cx, &store, &plan, &file).await.map(|()| plan.length),
+                some => ordered::write(cx, &store, &plan, Output::Open(file.file().clone()), some).await,
+            };
+            let bytes = bytes.map_err(|e| e.at(destination))?;
+            finished(tokio::task::spawn_blocking(move || file.finish()).await).map_err(|e| refused(path, e))?;
+            bytes
+        }
+        Place::Ordered(_) | Place::Standard => {
+            let output = if let Place::Ordered(path) = &place { Output::Path(path.clone()) } else { Output::Standard };
+            let written = ordered::write(cx, &store, &plan, output, options.compression).await;
+            written.map_err(|e| e.at(destination))?
+        }
+    };
+    for entry in &plan.entries {
+        if let (Some(_), Content::Blob(descriptor)) = (&entry.descriptor, &entry.content) {
+            report.moved.blobs_sent += 1;
+            report.moved.bytes_sent += descriptor.size;
+        } else if entry.descriptor.is_some() {
+            report.moved.manifests_sent += 1;
+        }
+    }
+    Ok(report)
+}
+
+/// What can go wrong between a store and a medium.
+enum Failed {
+    Store(store::Error),
+    Medium(std::io::Error),
+}
+
+impl From<store::Error> for Failed {
+    fn from(error: store::Error) -> Self {
+        Failed::Store(error)
+    }
+}
+
+impl From<std::io::Error> for Failed {
+    fn from(error: std::io::Error) -> Self {
+        Failed::Medium(error)
+    }
+}
+
+impl Failed {
+    fn at(self, destination: &str) -> Error {
+        match self {
+            Failed::Store(error) => error.into(),
+            Failed::Medium(source) => Error::Io { path: destination.into(), source },
+        }
+    }
+}
+
+/// The result of a task; its panic goes on here.
+fn finished<T>(joined: std::result::Result<T, tokio::task::JoinError>) -> T {
+    joined.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
+}
+
+fn refused(path: &Path, source: std::io::Error) -> Error {
+    if source.kind() == std::io::ErrorKind::AlreadyExists {
+        let path = path.display();
+        return Error::Refused(format!(
+            "{path} exists and is left as it is: name another file, or replace it with --force"
+        ));
+    }
+    Error::Io { path: path.display().to_string(), source }
+}
+
+fn check_space(path: &Path, needed: u64) -> Result<()> {
+    match free_space(path) {
+        Some(free) if free < needed => Err(Error::Refused(format!(
+            "{}: the archive needs {needed} bytes and {free} are free there: make space or name another place",
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn report(image: &ImageName, digest: Digest, destination: &str, plan: &Plan) -> Report {
+    let image = image.to_string();
+    let left_out = plan.left_out.iter().map(|layer| LeftOut {
+        image: image.clone(),
+        what: layer.digest.to_string(),
+        why: "a foreign layer, which registries do not hold; --foreign-layers takes it along".into(),
+    });
+    Report {
+        left_out: left_out.collect(),
+        reference: image,
+        digest,
+        destination: destination.into(),
+        bytes: plan.length,
+        archive_digest: None,
+        blobs: plan.entries.iter().filter(|e| e.descriptor.is_some()).count() as u64,
+        plan: None,
+        moved: Moved::default(),
+    }
+}
+
+fn planned(plan: &Plan) -> Vec<PlannedEntry> {
+    let entries = plan.entries.iter().filter_map(|entry| {
+        let descriptor = entry.descriptor.as_ref()?;
+        Some(PlannedEntry {
+            digest: descriptor.digest,
+            media_type: descriptor.media_type.clone(),
+            size: descriptor.size,
+            offset: entry.offset,
+        })
+    });
+    entries.collect()
+}
+
+/// Fetches that run at once, where the user did not say: the client paces each host.
+fn jobs(cx: &Context) -> usize {
+    cx.jobs.unwrap_or(64).clamp(1, 1024)
+}
+
+/// What every fetch needs.
+#[derive(Clone)]
+struct Fetching {
+    store: Arc<dyn Store>,
+    progress: Arc<super::Progress>,
+}

@@ -1,0 +1,260 @@
+//! Writing in order, with fetches that run ahead within the byte budget.
+//!
+//! Each fetch reserves its share of the budget in the order of the archive, before it starts, and keeps
+//! it until its blob is written; so the blob whose turn it is always has its share, and nothing waits for
+//! a blob behind it. A blob that fits into its share is whole and verified before it is handed over; a
+//! larger one is handed over in segments while it is hashed, and if it is wrong the archive ends there.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::{Failed, Fetching, finished, jobs};
+use crate::archive::plan::{Content, Plan};
+use crate::archive::{Compression, tar};
+use crate::image::Descriptor;
+use crate::medium::ordered::{OrderedWriter, Output};
+use crate::pipeline::Context;
+use crate::pipeline::walk::CORRUPTION_TRIES;
+use crate::store::{self, Store};
+
+/// Bytes that are handed over at once.
+const SEGMENT: usize = 512 << 10;
+/// Bytes that are given to the medium at once, about.
+const WRITE: usize = 1 << 20;
+/// Budgets are counted in units of this many bytes.
+const UNIT: u64 = 1024;
+
+/// A blob on its way.
+struct Ahead {
+    segments: mpsc::Receiver<Result<Bytes, store::Error>>,
+    _share: OwnedSemaphorePermit,
+}
+
+/// Writes all of `plan` in order and gives the number of bytes on the medium.
+pub async fn write(
+    cx: &Context,
+    store: &Arc<dyn Store>,
+    plan: &Plan,
+    output: Output,
+    compression: Option<Compression>,
+) -> Result<u64, Failed> {
+    let mut writer =
+        Blocks { writer: OrderedWriter::start(output, compression)?, pending: BytesMut::with_capacity(WRITE) };
+    let fetching = Fetching { store: store.clone(), progress: cx.progress.clone() };
+    let budget = (cx.byte_budget / UNIT).clamp(4 * SEGMENT as u64 / UNIT, u64::from(u32::MAX));
+    let mut ahead = FetchAhead {
+        fetching,
+        budget: Arc::new(Semaphore::new(budget as usize)),
+        share: (budget / 4).max(SEGMENT as u64 / UNIT),
+        jobs: jobs(cx),
+        to_start: plan
+            .entries
+            .iter()
+            .filter_map(|e| if let Content::Blob(d) = &e.content { Some(d.clone()) } else { None })
+            .collect(),
+        started: VecDeque::new(),
+        tasks: Tasks(JoinSet::new()),
+    };
+    for entry in &plan.entries {
+        writer.put(&entry.header()).await?;
+        match &entry.content {
+            Content::Directory => {}
+            Content::Bytes(bytes) => {
+                writer.put_bytes(bytes.clone()).await?;
+                cx.progress.add_bytes(bytes.len() as u64);
+            }
+            Content::Blob(descriptor) => {
+                let mut blob = ahead.next().await?;
+                let mut seen = 0;
+                while let Some(segment) = blob.segments.recv().await {
+                    let segment = segment?;
+                    seen += segment.len() as u64;
+                    writer.put_bytes(segment).await?;
+                    ahead.start_more();
+                }
+                if seen != descriptor.size {
+                    return Err(Failed::Medium(std::io::Error::other("a fetch ended early")));
+                }
+            }
+        }
+        cx.progress.add_items(u64::from(entry.descriptor.is_some()));
+        writer.pad(entry.size()).await?;
+    }
+    writer.put(&[0; tar::TRAILER]).await?;
+    Ok(writer.finish().await?)
+}
+
+/// Collects small writes into large ones.
+struct Blocks {
+    writer: OrderedWriter,
+    pending: BytesMut,
+}
+
+impl Blocks {
+    async fn put(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.pending.extend_from_slice(bytes);
+        if self.pending.len() >= WRITE { self.flush().await } else { Ok(()) }
+    }
+
+    /// As `put`; what is large goes as it is.
+    async fn put_bytes(&mut self, bytes: Bytes) -> std::io::Result<()> {
+        if bytes.len() < SEGMENT / 2 {
+            return self.put(&bytes).await;
+        }
+        self.flush().await?;
+        self.writer.write(bytes).await
+    }
+
+    async fn pad(&mut self, size: u64) -> std::io::Result<()> {
+        let over = (size % tar::BLOCK as u64) as usize;
+        if over == 0 { Ok(()) } else { self.put(&[0; tar::BLOCK][over..]).await }
+    }
+
+    async fn flush(&mut self) -> std::io::Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let block = std::mem::replace(&mut self.pending, BytesMut::with_capacity(WRITE));
+        self.writer.write(block.freeze()).await
+    }
+
+    async fn finish(mut self) -> std::io::Result<u64> {
+        self.flush().await?;
+        self.writer.finish().await
+    }
+}
+
+/// Fetches, aborted when this is dropped.
+struct Tasks(JoinSet<()>);
+
+impl Tasks {
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        while let Some(done) = self.0.try_join_next() {
+            finished(done);
+        }
+        self.0.spawn(task)
+    }
+}
+
+/// Starts fetches in the order of the archive.
+struct FetchAhead {
+    fetching: Fetching,
+    budget: Arc<Semaphore>,
+    /// The largest share of one blob, in units.
+    share: u64,
+    jobs: usize,
+    to_start: VecDeque<Descriptor>,
+    started: VecDeque<Ahead>,
+    tasks: Tasks,
+}
+
+impl FetchAhead {
+    fn units(&self, descriptor: &Descriptor) -> u32 {
+        descriptor.size.div_ceil(UNIT).clamp(1, self.share) as u32
+    }
+
+    /// Starts as many as the budget and the number of jobs allow.
+    fn start_more(&mut self) {
+        while self.started.len() < self.jobs
+            && let Some(descriptor) = self.to_start.front()
+            && let Ok(share) = self.budget.clone().try_acquire_many_owned(self.units(descriptor))
+            && let Some(descriptor) = self.to_start.pop_front()
+        {
+            self.start(descriptor, share);
+        }
+    }
+
+    fn start(&mut self, descriptor: Descriptor, share: OwnedSemaphorePermit) {
+        let whole = descriptor.size <= self.share * UNIT;
+        // Besides those that wait, one segment is being filled.
+        let waiting = if whole { 1 } else { ((self.share * UNIT) as usize / SEGMENT).saturating_sub(1).max(1) };
+        let (sender, segments) = mpsc::channel(waiting);
+        let fetching = self.fetching.clone();
+        self.tasks.spawn(async move {
+            let failed = if whole {
+                fetch_whole(&fetching, &descriptor, &sender).await
+            } else {
+                fetch_in_segments(&fetching, &descriptor, &sender).await
+            };
+            if let Err(e) = failed {
+                let _ = sender.send(Err(e)).await;
+            }
+        });
+        self.started.push_back(Ahead { segments, _share: share });
+    }
+
+    /// The next blob of the archive.
+    async fn next(&mut self) -> Result<Ahead, Failed> {
+        self.start_more();
+        if let Some(blob) = self.started.pop_front() {
+            return Ok(blob);
+        }
+        // Nothing is under way, so all of the budget is free or about to be.
+        let descriptor = self.to_start.pop_front().ok_or_else(|| std::io::Error::other("the plan has no such blob"))?;
+        let share = self.budget.clone().acquire_many_owned(self.units(&descriptor)).await;
+        self.start(descriptor, share.map_err(std::io::Error::other)?);
+        self.started.pop_front().ok_or_else(|| std::io::Error::other("the plan has no such blob").into())
+    }
+}
+
+type Sender = mpsc::Sender<Result<Bytes, store::Error>>;
+
+/// Reads a blob into memory and hands it over when it is right.
+async fn fetch_whole(fetching: &Fetching, descriptor: &Descriptor, sender: &Sender) -> Result<(), store::Error> {
+    let mut tries = 1;
+    loop {
+        let mut all = BytesMut::with_capacity(descriptor.size as usize);
+        let read = async {
+            let mut reader = fetching.store.open_blob(descriptor).await?;
+            while let Some(chunk) = reader.next().await {
+                let chunk = chunk?;
+                all.extend_from_slice(&chunk);
+                fetching.progress.add_bytes(chunk.len() as u64);
+            }
+            Ok::<_, store::Error>(())
+        };
+        match read.await {
+            Ok(()) => {
+                if !all.is_empty() {
+                    let _ = sender.send(Ok(all.freeze())).await;
+                }
+                return Ok(());
+            }
+            Err(e) if e.is_corruption() && tries < CORRUPTION_TRIES => {
+                tracing::warn!("{e}; reading it again");
+                fetching.progress.take_back(all.len() as u64);
+                tries += 1;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Hands a large blob over while it is read.
+async fn fetch_in_segments(fetching: &Fetching, descriptor: &Descriptor, sender: &Sender) -> Result<(), store::Error> {
+    let mut reader = fetching.store.open_blob(descriptor).await?;
+    let mut segment = BytesMut::with_capacity(SEGMENT);
+    while let Some(chunk) = reader.next().await {
+        let mut chunk = chunk?;
+        fetching.progress.add_bytes(chunk.len() as u64);
+        while !chunk.is_empty() {
+            let part = chunk.split_to(chunk.len().min(SEGMENT - segment.len()));
+            segment.extend_from_slice(&part);
+            if segment.len() == SEGMENT {
+                let full = std::mem::replace(&mut segment, BytesMut::with_capacity(SEGMENT));
+                if sender.send(Ok(full.freeze())).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    if !segment.is_empty() {
+        let _ = sender.send(Ok(segment.freeze())).await;
+    }
+    Ok(())
+}
