@@ -8,9 +8,9 @@ pub mod copy;
 pub mod gather;
 mod platforms;
 pub mod progress;
-mod sizes;
 pub mod scatter;
 pub mod serialize;
+mod sizes;
 pub mod walk;
 
 use std::sync::Arc;
