@@ -184,6 +184,16 @@ mod tests {
     }
 
     #[test]
+    fn the_reference_names_every_function() {
+        let reference = include_str!("../../../docs/mapping.md");
+        let words: BTreeSet<&str> = reference.split(|c: char| !c.is_alphanumeric()).collect();
+        let other_spelling = |name: &str| name.starts_with("mustRegex") || name.starts_with("os");
+        let missing: Vec<&str> =
+            all().map(|f| f.name).filter(|name| !words.contains(name) && !other_spelling(name)).collect();
+        assert!(missing.is_empty(), "docs/mapping.md does not name {missing:?}");
+    }
+
+    #[test]
     fn arguments_are_counted_and_results_bounded() {
         assert_eq!(call("trim", json!([])).unwrap_err(), "trim takes 1 arguments, not 0");
         assert_eq!(call("join", json!([1, 2, 3])).unwrap_err(), "join takes 2 arguments, not 3");
