@@ -29,7 +29,9 @@ pub struct Transport {
 }
 
 impl Transport {
+    /// Connects to nothing. Settles on the one TLS implementation for the process, if nobody has.
     pub fn new() -> Self {
+        drop(rustls::crypto::ring::default_provider().install_default());
         let seconds = std::env::var(SILENCE_VARIABLE).ok().and_then(|s| s.trim().parse::<f64>().ok());
         let silence = seconds.filter(|s| *s > 0.0 && *s < 86_400.0).map_or(SILENCE, Duration::from_secs_f64);
         Transport { pools: Mutex::default(), silence }
