@@ -165,7 +165,9 @@ async fn run(storage: Shared, listener: TcpListener, stop: CancellationToken) ->
     }
     stop.cancel();
     upkeep.abort();
-    storage.write_index()
+    // Cancelled or not: it writes no more.
+    let _ = upkeep.await;
+    storage.close()
 }
 
 /// Writes `index.json` after changes and forgets old uploads, until the server is stopped.

@@ -7,7 +7,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use tokio::sync::Notify;
 
@@ -28,7 +28,7 @@ const LOCK: &str = "serve.lock";
 #[derive(Debug)]
 struct Inner {
     contents: Contents,
-    /// `None`: read-only.
+    /// `None`: read-only, or closed.
     journal: Option<Journal>,
 }
 
@@ -37,11 +37,13 @@ pub(super) struct Storage {
     directory: PathBuf,
     inner: RwLock<Inner>,
     index: LayoutIndex,
+    /// Held while `index.json` is written, so that an older one never replaces a newer one.
+    writing: Mutex<()>,
     /// Told of each change that `index.json` should show.
     pub changed: Notify,
     pub uploads: Uploads,
     /// `None`: read-only.
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 impl Storage {
@@ -74,13 +76,14 @@ impl Storage {
             directory: directory.to_owned(),
             inner: RwLock::new(Inner { contents, journal }),
             index,
+            writing: Mutex::default(),
             changed: Notify::new(),
-            _lock: lock,
+            lock,
         })
     }
 
     pub fn is_read_only(&self) -> bool {
-        self._lock.is_none()
+        self.lock.is_none()
     }
 
     /// Looks at the contents. The lock is never held across an await.
@@ -146,20 +149,31 @@ impl Storage {
 
     /// Writes `index.json` as the contents are now.
     pub fn write_index(&self) -> Result<()> {
-        if self.is_read_only() {
-            return Ok(());
-        }
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = self.index.render(&self.contents());
-        let record = Record::Index { digest: Digest::sha256(&bytes) };
+        let digest = Digest::sha256(&bytes);
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        if !inner.contents.indexes.contains(&Digest::sha256(&bytes)) {
-            let Some(journal) = &mut inner.journal else { return Ok(()) };
+        let Inner { contents, journal } = &mut *inner;
+        let Some(journal) = journal else { return Ok(()) };
+        if !contents.indexes.contains(&digest) {
+            let record = Record::Index { digest };
             // The journal first: a file that it does not know would be taken for another's work.
             journal.append(std::slice::from_ref(&record)).map_err(|e| Error::io(journal.path(), e))?;
-            inner.contents.apply(record);
+            contents.apply(record);
         }
         drop(inner);
         layout_index::write(&self.directory, &bytes)
+    }
+
+    /// Writes `index.json` for the last time and lets go of the directory: requests that are still at
+    /// work can change nothing any more.
+    pub fn close(&self) -> Result<()> {
+        let written = self.write_index();
+        self.inner.write().unwrap_or_else(PoisonError::into_inner).journal = None;
+        if let Some(lock) = &self.lock {
+            lock.unlock().map_err(|e| Error::io(&self.directory.join(LOCK), e))?;
+        }
+        written
     }
 }
 
