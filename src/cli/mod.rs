@@ -2,19 +2,24 @@
 //! the [`crate::pipeline`] and prints what came of it. Arguments are validated here, at the border; no
 //! other room imports this one.
 
+mod arguments;
 mod completions;
 mod docs;
 mod exit;
 mod failure;
+mod gather;
 mod hints;
 mod interrupt;
 mod logging;
 mod login;
 mod man;
 mod progress;
+mod scatter;
+mod serialize;
 mod serve;
 mod session;
 mod size;
+mod summary;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -50,6 +55,9 @@ pub struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    Gather(gather::Args),
+    Serialize(serialize::Args),
+    Scatter(scatter::Args),
     Serve(serve::Args),
     Login(login::Login),
     Logout(login::Logout),
@@ -120,6 +128,9 @@ fn refuse(error: &clap::Error, arguments: &[OsString]) -> Exit {
 
 async fn dispatch(command: &Command, session: &Session) -> Result<Exit, Failure> {
     match command {
+        Command::Gather(args) => gather::run(args, session).await,
+        Command::Serialize(args) => serialize::run(args, session).await,
+        Command::Scatter(args) => scatter::run(args, session).await,
         Command::Serve(args) => serve::run(args, session).await,
         Command::Login(args) => login::login(args, session).await,
         Command::Logout(args) => login::logout(args, session).await,

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 
 use assert_cmd::Command;
+use tempfile::TempDir;
 
 /// The program, in an empty environment as far as its configuration and its credentials go.
 pub fn mirror(home: &Path) -> Command {
@@ -19,6 +20,17 @@ pub fn process(home: &Path) -> std::process::Command {
         command.env_remove(variable);
     }
     command
+}
+
+/// A home with the sample images in that layout directory, each named REPOSITORY:TAG.
+pub fn unpack_samples(directory: &str) -> TempDir {
+    let home = tempfile::tempdir().unwrap();
+    let layout = home.path().join(directory);
+    std::fs::create_dir(&layout).unwrap();
+    let samples = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/fixtures/low-layout.tar");
+    let status = std::process::Command::new("tar").args(["-xf", samples, "-C"]).arg(&layout).status().unwrap();
+    assert!(status.success());
+    home
 }
 
 /// `mirror serve` of a directory, on any free port; ends with the value.

@@ -1,13 +1,11 @@
 //! The command line itself: help, usage errors, completions, manual pages, output formats.
 
-mod support;
-
 use std::path::Path;
 
+use super::program::{Registry, mirror};
 use assert_cmd::Command;
 use predicates::prelude::*;
 use predicates::str::contains;
-use support::{Registry, mirror};
 
 /// Names of the commands, from the program's own help.
 fn commands(home: &Path) -> Vec<String> {
@@ -50,6 +48,9 @@ fn the_version_is_the_package_version() {
 #[test]
 fn usage_errors_exit_with_2_and_say_why() {
     let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("good.list"), "reg.low/a:1\n").unwrap();
+    std::fs::write(home.path().join("bad.list"), "reg.low/a:1\nbusybox\n\nreg.low/a:1:2\n").unwrap();
+    std::fs::write(home.path().join("bad.yaml"), "nonsense: 1\n").unwrap();
     for (arguments, reason) in [
         (&["nonsense"][..], "unrecognized subcommand"),
         (&["man", "--output", "xml"], "possible values: text, json"),
@@ -60,6 +61,21 @@ fn usage_errors_exit_with_2_and_say_why() {
         (&["completions", "tcsh"], "possible values"),
         (&["man", "a", "b"], "unexpected argument"),
         (&["serve", "images", "--listen", "5000"], "write an IP address and a port"),
+        (&["gather", "list", "busybox"], "for Docker Hub docker.io/NAME"),
+        (&["gather", "list", "reg.low/a@sha256:12"], "'reg.low/a@sha256:12'"),
+        (&["gather", "list", "reg.low/UPPER:1"], "is not a repository"),
+        (&["gather", "list", "oci:"], "needs a directory"),
+        (&["gather", "list", "reg.low/a:1", "-p", "linux"], "is not a platform"),
+        (&["gather", "list", "reg.low/a:1", "-a", "novalue"], "is not key=value"),
+        (&["gather", "list", "reg.low/a:1", "-l", "==="], "selector"),
+        (&["gather", "no-such.list", "reg.low/a:1"], "no-such.list: No such file"),
+        (&["gather", "bad.list", "reg.low/a:1"], "bad.list:2: "),
+        (&["gather", "bad.list", "reg.low/a:1"], "bad.list:4: "),
+        (&["serialize", "reg.low/a:1", "a.tar", "--compression", "xz"], "possible values: zstd, gzip"),
+        (&["scatter", "reg.low/a:1", "nest"], "write TYPE=ARG"),
+        (&["scatter", "reg.low/a:1", "all-prefix=no-such.csv"], "no-such.csv: No such file"),
+        (&["scatter", "reg.low/a:1", "nest=reg.high", "--subset", "bad.list"], "bad.list:2: "),
+        (&["gather", "good.list", "reg.low/a:1", "--config", "bad.yaml"], "bad.yaml:1"),
     ] {
         mirror(home.path()).args(arguments).assert().code(2).stdout("").stderr(contains(reason));
     }

@@ -1,0 +1,117 @@
+//! Arguments that several commands share, checked where they come in: a bad one is a usage error that
+//! says why.
+
+use std::str::FromStr;
+
+use crate::image::descriptor::Annotations;
+use crate::image::reference::Name;
+use crate::image::{ImageName, Platform};
+use crate::source::Selector;
+
+/// An IMAGE: `host/repo:tag`, `host/repo@digest`, `oci:DIR[:TAG]`.
+pub fn image(text: &str) -> Result<ImageName, String> {
+    ImageName::from_str(text).map_err(|error| error.reason)
+}
+
+/// An IMAGE that is about to be made: its digest is not known before.
+pub fn new_image(text: &str) -> Result<ImageName, String> {
+    let image = image(text)?;
+    match image.name() {
+        Name::Digest(_) => Err("the digest of what is about to be written is not known: give it a tag".into()),
+        Name::Tag(_) => Ok(image),
+    }
+}
+
+/// `--platforms`: which children of a multi-platform image to take.
+#[derive(Debug, clap::Args)]
+pub struct Platforms {
+    /// Platforms to take, as in linux/amd64,linux/arm64; all takes everything [default: all]
+    #[arg(short, long = "platforms", value_name = "PLATFORM", value_delimiter = ',', value_parser = platform)]
+    platforms: Vec<Wanted>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Wanted {
+    All,
+    One(Platform),
+}
+
+fn platform(text: &str) -> Result<Wanted, String> {
+    match text.trim() {
+        "all" => Ok(Wanted::All),
+        text => Platform::from_str(text).map(Wanted::One).map_err(|error| error.to_string()),
+    }
+}
+
+impl Platforms {
+    /// The platforms to take; none means all of them.
+    pub fn list(&self) -> Vec<Platform> {
+        let mut platforms = Vec::new();
+        for wanted in &self.platforms {
+            match wanted {
+                Wanted::All => return Vec::new(),
+                Wanted::One(platform) if platforms.contains(platform) => {}
+                Wanted::One(platform) => platforms.push(platform.clone()),
+            }
+        }
+        platforms
+    }
+}
+
+/// One `--annotations` value: `k=v`, or several joined by commas. A comma belongs to the value when no
+/// `key=` follows it.
+pub fn annotations(text: &str) -> Result<Annotations, String> {
+    let mut pairs: Vec<(String, String)> = Vec::new();
+    for piece in text.split(',') {
+        match (piece.split_once('='), pairs.last_mut()) {
+            (Some((key, _)), _) if key.trim().is_empty() => return Err(format!("{piece:?} has no key before its =")),
+            (Some((key, value)), _) => pairs.push((key.trim().to_owned(), value.to_owned())),
+            (None, Some((_, value))) => {
+                value.push(',');
+                value.push_str(piece);
+            }
+            (None, None) => return Err(format!("{piece:?} is not key=value")),
+        }
+    }
+    Ok(pairs.into_iter().collect())
+}
+
+/// One `--selector`.
+pub fn selector(text: &str) -> Result<Selector, String> {
+    Selector::parse(text).map_err(|error| error.to_string())
+}
+
+/// All `--annotations` together; a later one wins.
+pub fn merged(annotations: &[Annotations]) -> Annotations {
+    annotations.iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_platforms_means_no_filter() {
+        let of = |texts: &[&str]| Platforms { platforms: texts.iter().map(|t| platform(t).unwrap()).collect() }.list();
+        assert_eq!(of(&["linux/amd64", "all"]), []);
+        assert_eq!(of(&["linux/amd64", "linux/arm64", "linux/amd64"]).len(), 2);
+        assert!(platform("linux").is_err());
+    }
+
+    #[test]
+    fn annotations_by_comma_and_by_repetition() {
+        let all = merged(&[annotations("a=1,b=2,3=x,4").unwrap(), annotations("a=9").unwrap()]);
+        let pairs: Vec<(&str, &str)> = all.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(pairs, [("3", "x,4"), ("a", "9"), ("b", "2")]);
+        assert!(annotations("novalue").is_err());
+        assert!(annotations("=x").is_err());
+        assert_eq!(annotations("k=").unwrap()["k"], "");
+    }
+
+    #[test]
+    fn a_new_image_has_no_digest() {
+        assert!(new_image("oci:dir:tag").is_ok());
+        let digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert!(new_image(&format!("reg.low/a@{digest}")).unwrap_err().contains("tag"));
+    }
+}

@@ -1,0 +1,94 @@
+//! `mirror scatter IMAGE MAPPER`.
+
+use super::arguments::{self, Platforms};
+use super::summary::{self, Summary, count};
+use super::{Exit, Failure, Session};
+use crate::image::ImageName;
+use crate::mapping::Mapper;
+use crate::pipeline::scatter::{self, Options, Report};
+use crate::source::{Selector, list};
+
+/// Bring each gathered image to where it belongs
+///
+/// For each image of the gathered IMAGE, MAPPER names its destinations, and the image is copied there.
+/// An image without a destination stays where it is and is listed. Two images for one destination are an
+/// error before anything is pushed. --check prints every destination and moves nothing.
+///
+/// MAPPER is TYPE=ARGUMENT: nest=REGISTRY/PATH (under that path, by its full name), all-prefix=FILE,
+/// first-prefix=FILE, longest-prefix=FILE (rules of a CSV: prefix,destination), digests=FILE (digest,destination),
+/// template=FILE (Handlebars), go-template=FILE (Go text/template).
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  mirror scatter reg.high/scatter:sync-45 nest=reg.high/mirror
+  mirror scatter reg.high/scatter:sync-45 all-prefix=dest.csv --check
+  mirror scatter oci:high:sync-45 longest-prefix=dest.csv -l team=red
+  mirror scatter reg.high/scatter:sync-45 go-template=rules.tmpl --subset urgent.list")]
+pub struct Args {
+    /// What was gathered: host/repo:tag, host/repo@digest or oci:DIR[:TAG]
+    #[arg(value_name = "IMAGE", value_parser = arguments::image)]
+    image: ImageName,
+
+    /// Where images belong, as in all-prefix=dest.csv
+    #[arg(value_name = "MAPPER")]
+    mapper: String,
+
+    /// Print every destination, and move nothing
+    #[arg(long)]
+    check: bool,
+
+    /// Take what refers to the images as well: signatures, SBOMs, attestations, and what refers to those
+    #[arg(short, long)]
+    recursive: bool,
+
+    /// Only the images of that list of sources
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    subset: Option<String>,
+
+    /// Only the images whose labels match, as in team=red,tier!=test; given several times, any of them
+    #[arg(short = 'l', long, value_name = "SELECTOR", value_parser = arguments::selector)]
+    selector: Vec<Selector>,
+
+    #[command(flatten)]
+    platforms: Platforms,
+}
+
+pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
+    let mapper = Mapper::parse(&args.mapper).map_err(Failure::usage)?;
+    let options = Options {
+        check: args.check,
+        recursive: args.recursive,
+        subset: args.subset.as_deref().map(list::read).transpose().map_err(Failure::usage)?,
+        selectors: args.selector.clone(),
+        platforms: args.platforms.list(),
+    };
+    let context = session.context()?;
+    let next = "run the same command again: what has arrived is not sent twice";
+    let report = session.perform(next, scatter::scatter(&context, &args.image, &mapper, &options)).await?;
+    let exit = if report.failures.is_empty() { Exit::Verified } else { Exit::Failed };
+    session.report("mirror/scatter/v1", &report, text(args, &report).text(), exit)?;
+    session.failures(&summary::failures(&report.failures, args.subset.as_deref().unwrap_or("list"), exit));
+    Ok(exit)
+}
+
+fn text(args: &Args, report: &Report) -> Summary {
+    let destinations: usize = report.images.iter().map(|image| image.destinations.len()).sum();
+    let places = count(destinations as u64, "destination");
+    let images = count(report.images.len() as u64, "image");
+    let verb = if args.check { "would scatter" } else { "scattered" };
+    let mut summary = Summary::new(format!("{verb} {images} of {} to {places}", report.reference));
+    summary.field("digest", report.digest);
+    if args.check {
+        // Every destination is what --check is for: this list is not cut.
+        for image in &report.images {
+            for destination in &image.destinations {
+                summary.line(format!("  {} -> {destination}", image.source));
+            }
+        }
+    } else {
+        summary.moved(&report.moved);
+    }
+    summary.list("no destination", report.no_destination.iter().map(|image| image.source.clone()));
+    summary.left_out(&report.left_out);
+    summary
+}

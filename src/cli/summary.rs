@@ -1,0 +1,126 @@
+//! The text form of results: short lines for people. Whatever came from outside is made printable.
+
+use std::fmt::Write as _;
+
+use super::{Exit, size};
+use crate::pipeline::{Failure, LeftOut, Moved};
+
+/// At most this many entries of a list are printed; `--output json` has all of them.
+const SHOWN: usize = 50;
+
+/// Lines of a result, put together in order.
+#[derive(Debug, Default)]
+pub struct Summary {
+    text: String,
+}
+
+impl Summary {
+    /// The first line: what was done.
+    pub fn new(headline: impl AsRef<str>) -> Self {
+        let mut summary = Summary::default();
+        summary.line(headline);
+        summary
+    }
+
+    pub fn line(&mut self, text: impl AsRef<str>) {
+        self.text.push_str(&printable(text.as_ref()));
+        self.text.push('\n');
+    }
+
+    /// `  digest    sha256:…`
+    pub fn field(&mut self, name: &str, value: impl std::fmt::Display) {
+        self.line(format!("  {name:<9} {value}"));
+    }
+
+    /// What went over the wire, and what did not need to.
+    pub fn moved(&mut self, moved: &Moved) {
+        let mut text = format!("{}, {}", count(moved.blobs_sent, "blob"), size::human(moved.bytes_sent));
+        if moved.manifests_sent > 0 {
+            let _ = write!(text, "; {}", count(moved.manifests_sent, "manifest"));
+        }
+        if moved.blobs_mounted > 0 {
+            let _ = write!(text, "; {} mounted", count(moved.blobs_mounted, "blob"));
+        }
+        if moved.blobs_existed > 0 {
+            let _ = write!(text, "; {} there already", count(moved.blobs_existed, "blob"));
+        }
+        self.field("sent", text);
+    }
+
+    /// A titled list, cut when it is long.
+    pub fn list(&mut self, title: &str, items: impl ExactSizeIterator<Item = String>) {
+        let total = items.len();
+        if total == 0 {
+            return;
+        }
+        self.line(format!("{title} ({total}):"));
+        for item in items.take(SHOWN) {
+            self.line(format!("  {item}"));
+        }
+        if total > SHOWN {
+            self.line(format!("  … and {} more (--output json lists them all)", total - SHOWN));
+        }
+    }
+
+    pub fn left_out(&mut self, left_out: &[LeftOut]) {
+        self.list("left out", left_out.iter().map(|l| format!("{}: {}: {}", l.image, l.what, l.why)));
+    }
+
+    /// What to run next.
+    pub fn next(&mut self, command: impl AsRef<str>) {
+        self.line(format!("next: {}", command.as_ref()));
+    }
+
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+/// Failures as lines for stderr: `error: sources.list:3: IMAGE: why`; a warning where they were allowed.
+pub fn failures(failures: &[Failure], list: &str, exit: Exit) -> String {
+    let word = if exit == Exit::LeftOut { "warning" } else { "error" };
+    let mut text = String::new();
+    for failure in failures {
+        let place = failure.line.map(|line| format!("{list}:{line}: ")).unwrap_or_default();
+        // A message often begins with the image already.
+        let image = if failure.error.contains(&failure.image) { String::new() } else { format!("{}: ", failure.image) };
+        let _ = writeln!(text, "{word}: {}", printable(&format!("{place}{image}{}", failure.error)));
+    }
+    text
+}
+
+/// `1 blob`, `2 blobs`.
+pub fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Control characters escaped: nothing that was read may move the cursor.
+pub fn printable(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_debug().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_from_outside_moves_the_cursor() {
+        let mut summary = Summary::new("gathered\u{1b}[2J");
+        summary.field("digest", "sha256:…");
+        assert_eq!(summary.text(), "gathered\\u{1b}[2J\n  digest    sha256:…\n");
+    }
+
+    #[test]
+    fn long_lists_are_cut() {
+        let mut summary = Summary::default();
+        summary.list("left out", (0..60).map(|n| n.to_string()));
+        assert!(summary.text().starts_with("left out (60):\n  0\n"));
+        assert!(summary.text().contains("… and 10 more"));
+    }
+
+    #[test]
+    fn a_failure_names_its_line() {
+        let failure = Failure { image: "reg/a:1".into(), line: Some(3), error: "not there".into() };
+        assert_eq!(failures(&[failure], "sources.list", Exit::Failed), "error: sources.list:3: reg/a:1: not there\n");
+    }
+}

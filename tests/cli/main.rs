@@ -1,0 +1,4 @@
+//! The program as a user meets it, through its binary.
+
+mod arguments;
+mod program;
