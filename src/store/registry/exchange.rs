@@ -28,7 +28,7 @@ const REDIRECTS: usize = 10;
 /// Challenges that one request answers: a token may be refused right after it was given, when many share it.
 const CHALLENGES: usize = 6;
 /// Refusals with 429 that one request puts up with; each has been waited out.
-const REFUSALS: u32 = 30;
+pub const REFUSALS: u32 = 30;
 /// Tries at an endpoint when there is another one to go to.
 const TRIES_BEFORE_NEXT: u32 = 3;
 const LARGEST_ERROR_BODY: usize = 64 << 10;

@@ -49,8 +49,11 @@ impl Repository {
                 404 | 405 | 400 | 501 => {}
                 _ => return Err(answer.into_error(&format!("HEAD manifest {name}")).await),
             }
+            let found_by_head = answer.status() == 200;
+            // Its place in the lane is given back before the next question takes one.
+            drop(answer);
             let found = self.fetch_manifest(name).await?;
-            if answer.status() != 200 && found.is_some() {
+            if !found_by_head && found.is_some() {
                 habits.head_lies.store(true, Relaxed);
             }
             return Ok(found.map(|m| m.descriptor));

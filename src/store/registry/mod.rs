@@ -30,6 +30,8 @@ use super::{BlobReader, BlobSource, Name, Pushed, Result, Store};
 use crate::config::Config;
 use crate::image::{Descriptor, Digest, Manifest, Reference};
 
+type SubjectLocks = HashMap<(String, Digest), Arc<tokio::sync::Mutex<()>>>;
+
 /// What all repositories share: configuration, connections, tokens, per-host limits.
 pub struct Client {
     config: Arc<Config>,
@@ -38,7 +40,7 @@ pub struct Client {
     hosts: Hosts,
     habits: Mutex<HashMap<String, Arc<Habits>>>,
     /// One writer at a time for each list of referrers kept under a tag.
-    subjects: Mutex<HashMap<(String, Digest), Arc<tokio::sync::Mutex<()>>>>,
+    subjects: Mutex<SubjectLocks>,
 }
 
 impl Client {

@@ -18,10 +18,10 @@ use url::Url;
 
 use super::Repository;
 use super::auth::Scopes;
-use super::exchange::{Answer, Ask, Failure, Route, Verdict, note, verdict};
+use super::exchange::{Answer, Ask, Failure, REFUSALS, Route, Verdict, note, verdict};
 use super::pace::{Lane, locked};
 use super::retry::{Budget, TRIES};
-use crate::image::Descriptor;
+use crate::image::{Algorithm, Descriptor};
 use crate::store::{BlobReader, BlobSource, Error, Pushed, Result};
 
 /// Times a source is read that turns out wrong, and that a registry gets a blob which it says is wrong.
@@ -128,7 +128,13 @@ impl Push<'_> {
             let path = format!("{plain}?mount={}&from={from}", self.descriptor.digest);
             let answer = self.repository.ask(&self.ask(Method::POST, &path)).await;
             match answer {
-                Ok(answer) if answer.status() == 201 => return Ok(None),
+                Ok(answer) if answer.status() == 201 => {
+                    // Some registries mount a sha512 blob under its sha256 name only.
+                    let plain = self.descriptor.digest.algorithm() == Algorithm::Sha256;
+                    if plain || self.repository.blob_exists(self.descriptor).await? {
+                        return Ok(None);
+                    }
+                }
                 Ok(answer) if answer.status() == 202 => return self.session(answer).map(Some),
                 // It does not mount, or not from there; perhaps not even a token was to be had for that.
                 Ok(_) | Err(Error::Unauthorized { .. }) => self.scopes = Scopes::push(&self.repository.repository),
@@ -165,7 +171,7 @@ impl Push<'_> {
         let size = self.descriptor.size;
         let mut budget = Budget::new(TRIES + 2);
         let (mut wrong_source, mut wrong_there) = (Budget::new(WRONG), Budget::new(WRONG));
-        let mut challenges = 0;
+        let (mut challenges, mut refusals) = (0, 0);
         let (mut offset, mut furthest) = (0, 0);
         // All of it may be there, though the registry did not say so.
         let mut complete_once = false;
@@ -198,7 +204,7 @@ impl Push<'_> {
                         401 if challenges < CHALLENGES => {
                             // The token died: the session goes on with a new one.
                             challenges += 1;
-                            (answer.into_error(&self.what).await, Some(Duration::ZERO))
+                            (answer.into_error(&format!("PUT {}", self.what)).await, Some(Duration::ZERO))
                         }
                         404 => {
                             drop(answer);
@@ -232,8 +238,12 @@ impl Push<'_> {
                             Verdict::Final if !(300..400).contains(&status) => {
                                 return Err(answer.into_error(&format!("PUT {}", self.what)).await);
                             }
-                            Verdict::Refused => (answer.into_error(&self.what).await, Some(Duration::ZERO)),
-                            _ => (answer.into_error(&self.what).await, budget.fail()),
+                            Verdict::Refused => {
+                                refusals += 1;
+                                let wait = (refusals < REFUSALS).then_some(Duration::ZERO);
+                                (answer.into_error(&format!("PUT {}", self.what)).await, wait)
+                            }
+                            _ => (answer.into_error(&format!("PUT {}", self.what)).await, budget.fail()),
                         },
                     }
                 }
