@@ -1,4 +1,6 @@
 //! The program as a user meets it, through its binary.
 
 mod arguments;
+mod interrupts;
+mod json;
 mod program;

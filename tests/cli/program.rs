@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 
 use assert_cmd::Command;
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// The program, in an empty environment as far as its configuration and its credentials go.
@@ -38,6 +39,8 @@ pub struct Registry {
     child: Child,
     /// `127.0.0.1:PORT`
     pub address: String,
+    /// What it printed when it was ready.
+    pub ready: Value,
 }
 
 impl Registry {
@@ -49,8 +52,8 @@ impl Registry {
             .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
-        Registry { child, address: ready["address"].as_str().unwrap().to_owned() }
+        let ready: Value = serde_json::from_str(&line).unwrap();
+        Registry { child, address: ready["address"].as_str().unwrap().to_owned(), ready }
     }
 
     /// Asks it to end, and waits: its exit code.

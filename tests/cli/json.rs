@@ -1,0 +1,77 @@
+//! docs/json.md shows each schema as the program prints it: no member is undocumented, and none is made up.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::program::{Registry, mirror, unpack_samples};
+
+/// The samples of docs/json.md by schema.
+fn documented() -> BTreeMap<String, Value> {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/json.md")).unwrap();
+    let samples = page.split("```json\n").skip(1).map(|rest| {
+        let sample: Value = serde_json::from_str(rest.split("```").next().unwrap()).unwrap();
+        (sample["schema"].as_str().unwrap().to_owned(), sample)
+    });
+    samples.collect()
+}
+
+/// Every member with its path, as in `images[].digest`.
+fn members(path: &str, value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(object) => {
+            for (name, value) in object {
+                found.insert(format!("{path}{name}"));
+                members(&format!("{path}{name}."), value, found);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| members(&format!("{path}[]."), item, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_documented_schemas_are_the_real_ones() {
+    let home = unpack_samples("images");
+    let home = home.path();
+    std::fs::write(home.join("good.list"), "oci:images:edge/plain:v1\noci:images:edge/signed:v1\n").unwrap();
+    std::fs::write(home.join("bad.list"), "oci:images:edge/plain:v1\noci:images:gone:v1\n").unwrap();
+    std::fs::write(home.join("dest.csv"), "oci:images:edge/plain,oci:out:plain\n").unwrap();
+    let registry = Registry::start(home, "served");
+    let mut real: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut note = |json: Value| {
+        let schema = json["schema"].as_str().unwrap().to_owned();
+        members("", &json, real.entry(schema).or_default());
+    };
+    note(registry.ready.clone());
+    for arguments in [
+        &["gather", "good.list", "oci:low:sync"][..],
+        &["gather", "bad.list", "oci:low:bad"],
+        &["serialize", "oci:low:sync", "sync.tar"],
+        &["serialize", "oci:low:sync", "sync.tar", "--dry-run"],
+        &["scatter", "oci:low:sync", "all-prefix=dest.csv"],
+        &["serialize", "oci:low:gone", "sync.tar"],
+    ] {
+        let output = mirror(home).args(["--output", "json"]).args(arguments).output().unwrap();
+        let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(json["exitCode"].as_i64(), output.status.code().map(i64::from), "{json}");
+        note(json);
+    }
+
+    let documented = documented();
+    assert_eq!(documented.keys().collect::<Vec<_>>(), real.keys().collect::<Vec<_>>());
+    // What these runs have no occasion to say.
+    let occasional = |schema: &str, member: &str| {
+        member == "archiveDigest"
+            || member.starts_with("leftOut.[]")
+            || schema == "mirror/scatter/v1" && member.starts_with("failures.[]")
+    };
+    for (schema, real) in &real {
+        let mut shown = BTreeSet::new();
+        members("", &documented[schema], &mut shown);
+        let missing: Vec<&String> = real.difference(&shown).collect();
+        assert!(missing.is_empty(), "{schema}: docs/json.md lacks {missing:?}");
+        let invented: Vec<&String> = shown.difference(real).filter(|member| !occasional(schema, member)).collect();
+        assert!(invented.is_empty(), "{schema}: docs/json.md has {invented:?}, which the program does not print");
+    }
+}
