@@ -48,7 +48,7 @@ impl Fault for RateLimit {
             Some((_, retry_after)) => retry_after,
             None => {
                 windows.served += 1;
-                if windows.served % 15 != 0 || windows.served > 40 {
+                if !windows.served.is_multiple_of(15) || windows.served > 40 {
                     return None;
                 }
                 let (until, retry_after) = if self.as_date {

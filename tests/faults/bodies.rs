@@ -6,7 +6,7 @@ use flate2::write::GzEncoder;
 
 use super::content::Content;
 use super::registry::{Instead, last};
-use super::trial::{both_ways, pull, pull_images, push};
+use super::trial::{both_ways, pull, push};
 use super::wire::{Answer, Body, Delivery, Head};
 
 fn is_blob(head: &Head) -> bool {

@@ -56,7 +56,6 @@ pub struct Trial {
 /// What one command did.
 pub struct Run {
     pub what: String,
-    pub finished: bool,
     pub seen: Vec<Seen>,
     pub content: Content,
 }
@@ -223,7 +222,7 @@ impl Trial {
             (_, Some(_)) => panic!("a failure that left its result in place: {what}"),
             (_, None) => {}
         }
-        Run { what, finished: code == 0, seen, content: after }
+        Run { what, seen, content: after }
     }
 }
 
