@@ -5,6 +5,7 @@
 //! Dropping a verb's future stops it cleanly: nothing unfinished looks complete.
 
 pub mod copy;
+pub mod deserialize;
 pub mod gather;
 mod platforms;
 pub mod progress;

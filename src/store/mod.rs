@@ -4,6 +4,7 @@
 //! Invariants: bytes that come out of a store were verified against the digest and size that were asked
 //! for; a manifest goes in only after its children; `Ok` from a push means that the store has it.
 
+pub mod archive;
 pub mod error;
 pub mod layout;
 pub mod reader;

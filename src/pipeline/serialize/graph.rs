@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 
 use super::{finished, jobs};
 use crate::archive::plan::Graph;
-use crate::image::{Descriptor, Manifest};
-use crate::pipeline::walk::{MAX_DEPTH, Manifests, ReferrerFinder};
+use crate::image::{Descriptor, Manifest, annotation};
+use crate::pipeline::walk::{MAX_DEPTH, Manifests, Referrer, ReferrerFinder};
 use crate::pipeline::{Context, Result};
 use crate::store::{self, Name, Store};
 
@@ -68,7 +68,12 @@ pub async fn walk(cx: &Context, store: &Arc<dyn Store>, name: &Name, recursive: 
                     Some(finder) if manifest.is_some() && descriptor.is_manifest() => finder.of(&descriptor).await?,
                     _ => Vec::new(),
                 };
-                let referrers = referrers.into_iter().map(|r| r.descriptor).collect();
+                // A tag is carried as the name that the index gives the manifest.
+                let named = |mut r: Referrer| {
+                    r.descriptor.annotations.extend(r.tag.map(|tag| (annotation::REF_NAME.to_owned(), tag)));
+                    r.descriptor
+                };
+                let referrers = referrers.into_iter().map(named).collect();
                 Ok::<_, store::Error>(Found { descriptor, manifest, referrers })
             });
         }

@@ -1,0 +1,76 @@
+//! What a seekable archive holds, found by reading its headers alone.
+
+use std::collections::HashMap;
+use std::fs::File;
+
+use super::index::{self, MAX_INDEX_BYTES};
+use super::reader::{Ending, Entries, Entry, Error, Name, Seekable};
+use crate::image::{Descriptor, Digest};
+
+/// Where the bytes of a blob are.
+#[derive(Clone, Copy, Debug)]
+pub struct Location {
+    pub offset: u64,
+    pub size: u64,
+}
+
+/// Blobs and indexes of an archive. A blob that was cut is not among them; of several copies the last counts.
+#[derive(Debug)]
+pub struct Contents {
+    pub blobs: HashMap<Digest, Location>,
+    /// The descriptors of each `index.json`, in their order.
+    pub indexes: Vec<Vec<Descriptor>>,
+    pub ending: Ending,
+}
+
+impl Contents {
+    /// Reads the headers. Blocks on the disk: not for an async task.
+    pub fn scan(file: File) -> Result<Self, Error> {
+        let mut entries = Entries::new(Seekable::new(file)?);
+        let mut contents = Contents { blobs: HashMap::new(), indexes: Vec::new(), ending: Ending::NoTrailer };
+        let mut last: Option<(Digest, Location)> = None;
+        loop {
+            match entries.next()? {
+                Ok(entry) => {
+                    // Only now it is known that the one before is whole.
+                    contents.blobs.extend(last.take());
+                    match entry.name {
+                        Name::Blob(digest) => {
+                            last = Some((digest, Location { offset: entry.offset, size: entry.size }))
+                        }
+                        Name::Index => match read_index(&mut entries, entry)? {
+                            Some(index) => contents.indexes.push(index),
+                            None => {
+                                contents.ending = Ending::Torn { offset: entry.offset };
+                                return Ok(contents);
+                            }
+                        },
+                        Name::Other => {}
+                    }
+                }
+                Err(ending) => {
+                    if !matches!(ending, Ending::Torn { .. }) {
+                        contents.blobs.extend(last);
+                    }
+                    contents.ending = ending;
+                    return Ok(contents);
+                }
+            }
+        }
+    }
+}
+
+/// The descriptors of the `index.json` that `entries` stands at; `None` where it was cut.
+pub fn read_index<R: super::reader::Input>(
+    entries: &mut Entries<R>,
+    entry: Entry,
+) -> Result<Option<Vec<Descriptor>>, Error> {
+    if entry.size > MAX_INDEX_BYTES {
+        return Err(Error::IndexSize { size: entry.size, max: MAX_INDEX_BYTES });
+    }
+    let mut bytes = vec![0; entry.size as usize];
+    if entries.read(&mut bytes)? < bytes.len() {
+        return Ok(None);
+    }
+    Ok(Some(index::parse(&bytes)?))
+}

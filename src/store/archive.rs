@@ -1,0 +1,164 @@
+//! A seekable, uncompressed archive as a read-only store: every blob is read from where it is in the file.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{BlobReader, BlobSource, Error, Name, Pushed, Result, Store, VerifyingReader};
+use crate::archive::contents::Contents;
+use crate::image::manifest::{MAX_MANIFEST_BYTES, sniff_media_type};
+use crate::image::{Descriptor, Digest, Manifest, annotation};
+
+/// Bytes that are read at once.
+const CHUNK: usize = 256 << 10;
+
+/// An archive that is open for reading.
+pub struct Archive {
+    name: String,
+    file: Arc<File>,
+    pub contents: Contents,
+}
+
+impl Archive {
+    /// Opens the file and reads its headers. A torn archive opens: `contents.ending` tells.
+    pub async fn open(path: &Path) -> Result<Self> {
+        let (name, path) = (path.display().to_string(), path.to_owned());
+        let at = name.clone();
+        let opened = tokio::task::spawn_blocking(move || {
+            let file = File::open(&path).map_err(|e| Error::io(path.display(), e))?;
+            let scanned = file.try_clone().map_err(|e| Error::io(path.display(), e))?;
+            let unusable = |e: crate::archive::reader::Error| Error::Unusable { place: at, reason: e.to_string() };
+            Ok((file, Contents::scan(scanned).map_err(unusable)?))
+        });
+        let (file, contents) = opened.await.unwrap_or_else(|e| Err(Error::io(&name, std::io::Error::other(e))))?;
+        Ok(Archive { name, file: Arc::new(file), contents })
+    }
+
+    fn missing(&self, what: impl std::fmt::Display) -> Error {
+        Error::Missing { what: what.to_string(), place: self.name.clone() }
+    }
+
+    fn listed(&self) -> impl Iterator<Item = &Descriptor> {
+        self.contents.indexes.iter().flatten()
+    }
+
+    fn read_only<T>(&self) -> Result<T> {
+        Err(Error::Unusable { place: self.name.clone(), reason: "an archive can only be read here".into() })
+    }
+
+    /// The verified bytes of a blob that is as small as a manifest. `None`: it is not there.
+    pub fn small(&self, digest: &Digest) -> Result<Option<Bytes>> {
+        let Some(location) = self.contents.blobs.get(digest) else { return Ok(None) };
+        if location.size > MAX_MANIFEST_BYTES {
+            let reason =
+                format!("{digest} has {} bytes, more than the {MAX_MANIFEST_BYTES} of any manifest", location.size);
+            return Err(Error::Unusable { place: self.name.clone(), reason });
+        }
+        let mut bytes = vec![0; location.size as usize];
+        self.file.read_exact_at(&mut bytes, location.offset).map_err(|e| Error::io(&self.name, e))?;
+        let actual = Digest::of(digest.algorithm(), &bytes);
+        if actual != *digest {
+            let (expected, actual) = (Box::new(*digest), Box::new(actual));
+            return Err(Error::Digest {
+                what: format!("manifest {digest}"),
+                place: self.name.clone(),
+                expected,
+                actual,
+            });
+        }
+        Ok(Some(bytes.into()))
+    }
+}
+
+#[async_trait]
+impl Store for Archive {
+    fn describe(&self) -> String {
+        self.name.clone()
+    }
+
+    async fn resolve(&self, name: &Name) -> Result<Option<Descriptor>> {
+        let found = match name {
+            Name::Tag(tag) => self.listed().find(|d| d.annotation(annotation::REF_NAME) == Some(tag)),
+            Name::Digest(digest) => self.listed().find(|d| d.digest == *digest),
+        };
+        match (found, name) {
+            (Some(descriptor), _) => Ok(Some(descriptor.clone())),
+            (None, Name::Digest(_)) => Ok(self.manifest(name).await?.map(|m| m.descriptor)),
+            (None, Name::Tag(_)) => Ok(None),
+        }
+    }
+
+    async fn manifest(&self, name: &Name) -> Result<Option<Manifest>> {
+        let listed = match name {
+            Name::Tag(tag) => self.listed().find(|d| d.annotation(annotation::REF_NAME) == Some(tag)),
+            Name::Digest(digest) => self.listed().find(|d| d.digest == *digest),
+        };
+        let digest = match (listed, name) {
+            (Some(descriptor), _) => descriptor.digest,
+            (None, Name::Digest(digest)) => *digest,
+            (None, Name::Tag(_)) => return Ok(None),
+        };
+        let Some(bytes) = self.small(&digest)? else { return Ok(None) };
+        let known = listed.map(|d| d.media_type.clone()).filter(|m| !m.is_empty());
+        let Some(media_type) = known.or_else(|| sniff_media_type(&bytes)) else { return Ok(None) };
+        Ok(Some(Manifest { descriptor: Descriptor::new(media_type, digest, bytes.len() as u64), bytes }))
+    }
+
+    async fn has_blob(&self, descriptor: &Descriptor) -> Result<bool> {
+        Ok(self.contents.blobs.get(&descriptor.digest).is_some_and(|l| l.size == descriptor.size))
+    }
+
+    async fn open_blob(&self, descriptor: &Descriptor) -> Result<BlobReader> {
+        let location = self.contents.blobs.get(&descriptor.digest);
+        let location = *location.ok_or_else(|| self.missing(format!("blob {}", descriptor.digest)))?;
+        let (file, name) = (self.file.clone(), self.name.clone());
+        let state = (location.offset, location.size);
+        let chunks = futures_util::stream::try_unfold(state, move |(offset, left)| {
+            let (file, name) = (file.clone(), name.clone());
+            async move {
+                if left == 0 {
+                    return Ok(None);
+                }
+                let length = left.min(CHUNK as u64) as usize;
+                let mut chunk = vec![0; length];
+                // The page cache gives a chunk in less time than a hand-over to another thread takes.
+                file.read_exact_at(&mut chunk, offset).map_err(|e| Error::io(&name, e))?;
+                Ok(Some((Bytes::from(chunk), (offset + length as u64, left - length as u64))))
+            }
+        });
+        Ok(VerifyingReader::new(descriptor, self.name.clone(), Box::pin(chunks)).into_reader())
+    }
+
+    async fn push_blob(&self, _: &Descriptor, _: &dyn BlobSource, _: Option<&str>) -> Result<Pushed> {
+        self.read_only()
+    }
+
+    async fn push_manifest(&self, _: &Manifest, _: Option<&str>) -> Result<()> {
+        self.read_only()
+    }
+
+    async fn referrers(&self, subject: &Descriptor) -> Result<Vec<Descriptor>> {
+        let mut found = Vec::new();
+        for descriptor in self.listed() {
+            let Some(manifest) = self.manifest(&Name::Digest(descriptor.digest)).await? else { continue };
+            if manifest.children()?.subject.is_some_and(|s| s.digest == subject.digest) {
+                found.push(descriptor.bare());
+            }
+        }
+        found.sort_by_key(|d| d.digest);
+        found.dedup_by_key(|d| d.digest);
+        Ok(found)
+    }
+
+    async fn tags(&self) -> Result<Vec<String>> {
+        let mut tags: Vec<String> =
+            self.listed().filter_map(|d| d.annotation(annotation::REF_NAME)).map(str::to_owned).collect();
+        tags.sort();
+        tags.dedup();
+        Ok(tags)
+    }
+}

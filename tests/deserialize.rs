@@ -1,0 +1,286 @@
+//! Archives as they are read: whoever wrote them, from a file or a stream, in any order; and never a yes
+//! where something is missing.
+
+mod archives;
+
+use std::path::{Path, PathBuf};
+
+use airgap_mirror::image::ImageName;
+use airgap_mirror::pipeline::deserialize::{Options, Report, deserialize};
+use airgap_mirror::pipeline::{self, serialize};
+use archives::{context, fixture, path};
+
+/// A layout that archives are read into.
+struct High(tempfile::TempDir);
+
+impl High {
+    fn new() -> Self {
+        High(tempfile::tempdir().unwrap())
+    }
+
+    fn image(&self) -> ImageName {
+        format!("oci:{}:sync", self.0.path().join("layout").display()).parse().unwrap()
+    }
+
+    async fn read(&self, archive: &Path) -> pipeline::Result<Report> {
+        deserialize(&context(), archive.to_str().unwrap(), &self.image(), &Options::default()).await
+    }
+
+    fn save(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    /// The bytes through a pipe.
+    async fn read_stream(&self, bytes: Vec<u8>) -> pipeline::Result<Report> {
+        let fifo = self.0.path().join("fifo");
+        let _ = nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU);
+        let to = fifo.clone();
+        let writer = std::thread::spawn(move || {
+            // The reader may go away early, when it has seen enough.
+            let _ = std::fs::write(to, bytes);
+        });
+        let report = self.read(&fifo).await;
+        writer.join().unwrap();
+        report
+    }
+
+    /// Whether anything was tagged.
+    fn tagged(&self) -> bool {
+        std::fs::read_to_string(self.0.path().join("layout/index.json")).is_ok_and(|index| index.contains("\"sync\""))
+    }
+
+    /// Digests in the archive of what arrived, walked anew.
+    async fn holds(&self, recursive: bool) -> Vec<String> {
+        let options = serialize::Options { dry_run: true, recursive, ..Default::default() };
+        let report = serialize::serialize(&context(), &self.image(), "/nowhere", &options).await.unwrap();
+        digests(report)
+    }
+}
+
+fn digests(report: serialize::Report) -> Vec<String> {
+    let mut digests: Vec<_> = report.plan.unwrap().iter().map(|e| e.digest.to_string()).collect();
+    digests.sort();
+    digests
+}
+
+/// Digests of the blobs in an archive, by their names.
+fn listed(archive: &[u8]) -> Vec<String> {
+    let mut found: Vec<String> = entries(archive)
+        .into_iter()
+        .filter_map(|(name, _)| Some(name.strip_prefix("blobs/")?.replace('/', ":")).filter(|d| d.len() > 70))
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// Name and whole bytes (header, content, padding) of each entry.
+fn entries(archive: &[u8]) -> Vec<(String, Vec<u8>)> {
+    use airgap_mirror::archive::tar::{Header, Headers};
+    let (mut headers, mut found, mut at, mut start) = (Headers::default(), Vec::new(), 0, 0);
+    while at < archive.len() {
+        match headers.block(archive[at..at + 512].try_into().unwrap()).unwrap() {
+            Header::Zeros => break,
+            Header::Extension { kind, size } => {
+                headers.extension(kind, &archive[at + 512..at + 512 + size as usize]).unwrap();
+                at += 512 + (size as usize).next_multiple_of(512);
+            }
+            Header::Entry { name, size, .. } => {
+                at += 512 + (size as usize).next_multiple_of(512);
+                found.push((name, archive[start..at].to_vec()));
+                start = at;
+            }
+        }
+    }
+    found
+}
+
+fn archive_of<'a>(entries: impl IntoIterator<Item = &'a (String, Vec<u8>)>) -> Vec<u8> {
+    let mut bytes: Vec<u8> = entries.into_iter().flat_map(|(_, bytes)| bytes.clone()).collect();
+    bytes.extend_from_slice(&[0; 1024]);
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn archives_of_the_field_arrive_whole() {
+    for name in [
+        "kinds",
+        "kinds-fallback",
+        "labels",
+        "part1",
+        "part1-manifest-json",
+        "part2-blocks",
+        "platforms",
+        "platforms-two",
+        "sha512",
+        "archive-part1",
+    ] {
+        let bytes = fixture(&format!("archives/{name}.tar"));
+        let high = High::new();
+        high.read(&path(&format!("archives/{name}.tar"))).await.unwrap();
+        assert_eq!(high.holds(false).await, listed(&bytes), "{name}");
+        let high = High::new();
+        high.read_stream(bytes.clone()).await.unwrap();
+        assert_eq!(high.holds(false).await, listed(&bytes), "{name} through a pipe");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compressed_archives_arrive_whole() {
+    let expected = listed(&fixture("archives/kinds.tar"));
+    for name in ["kinds.tar.gz", "kinds.tar.zst"] {
+        let high = High::new();
+        high.read(&path(&format!("archives/{name}"))).await.unwrap();
+        assert_eq!(high.holds(false).await, expected, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn referrers_arrive() {
+    let bytes = fixture("archives/referrers.tar");
+    let high = High::new();
+    high.read(&path("archives/referrers.tar")).await.unwrap();
+    assert_eq!(high.holds(true).await, listed(&bytes));
+    let high = High::new();
+    high.read_stream(bytes.clone()).await.unwrap();
+    assert_eq!(high.holds(true).await, listed(&bytes));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_complete_each_other() {
+    for streamed in [false, true] {
+        let high = High::new();
+        for (name, whole) in [("resume-1-torn", false), ("resume-2", true)] {
+            let outcome = if streamed {
+                high.read_stream(fixture(&format!("archives/{name}.tar"))).await
+            } else {
+                high.read(&path(&format!("archives/{name}.tar"))).await
+            };
+            assert_eq!(outcome.is_ok(), whole, "{name}: {:?}", outcome.err().map(|e| e.to_string()));
+            assert_eq!(high.tagged(), whole);
+        }
+        assert_eq!(high.holds(false).await, listed(&fixture("archives/part2-blocks.tar")));
+    }
+    let high = High::new();
+    let error = high.read(&path("archives/part2-without-part1.tar")).await.unwrap_err().to_string();
+    assert!(error.contains("missing: sha256:"), "{error}");
+    assert!(!high.tagged());
+    high.read(&path("archives/part1.tar")).await.unwrap();
+    high.read(&path("archives/part2-without-part1.tar")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_cut_is_a_success() {
+    let whole = fixture("archives/sha512.tar");
+    for length in (0..whole.len()).step_by(512) {
+        let high = High::new();
+        let cut = high.save("cut.tar", &whole[..length]);
+        assert!(high.read(&cut).await.is_err(), "cut at {length}");
+        assert!(!high.tagged(), "cut at {length}");
+        if length % 4096 == 0 || length + 2048 > whole.len() {
+            assert!(high.read_stream(whole[..length].to_vec()).await.is_err(), "cut at {length}, streamed");
+            assert!(!high.tagged(), "cut at {length}, streamed");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_bit_is_an_error() {
+    let whole = fixture("archives/part1.tar");
+    let high = High::new();
+    for at in (600..whole.len() - 2048).step_by(9973) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        let damaged = high.save("damaged.tar", &bytes);
+        // Padding and the spare fields of a header may change; then everything must be there.
+        for outcome in [high.read(&damaged).await, high.read_stream(bytes).await] {
+            if outcome.is_ok() {
+                assert_eq!(high.holds(false).await, listed(&whole), "flipped at {at}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_point_out_of_the_archive_are_refused() {
+    let mut entries = entries(&fixture("archives/part1.tar"));
+    for name in ["../evil", "/etc/evil", "blobs/../../evil"] {
+        let mut evil = airgap_mirror::archive::tar::header(name, 4, false);
+        evil.extend_from_slice(b"evil");
+        evil.resize(1024, 0);
+        entries.insert(3, (name.into(), evil));
+        let high = High::new();
+        let bytes = archive_of(&entries);
+        let file = high.save("evil.tar", &bytes);
+        for outcome in [high.read(&file).await, high.read_stream(bytes).await] {
+            let error = outcome.unwrap_err().to_string();
+            assert!(error.contains("points out of the archive"), "{error}");
+        }
+        assert!(!high.tagged());
+        entries.remove(3);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_archives_in_one_are_refused_or_read() {
+    let (one, other) = (fixture("archives/part1.tar"), fixture("archives/part2-blocks.tar"));
+    let high = High::new();
+    let file = high.save("both.tar", &[one.clone(), other].concat());
+    let error = high.read(&file).await.unwrap_err().to_string();
+    assert!(error.contains("several archives"), "{error}");
+    assert!(!high.tagged());
+    let file = high.save("twice.tar", &[one.clone(), one.clone()].concat());
+    high.read(&file).await.unwrap();
+    assert_eq!(high.holds(false).await, listed(&one));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_archive_is_said_to_be_none() {
+    let high = High::new();
+    for bytes in [&b""[..], b"hello", &[b'x'; 4096], &[0; 4096]] {
+        let file = high.save("file", bytes);
+        let error = high.read(&file).await.unwrap_err().to_string();
+        assert!(error.contains("archive"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_changes_nothing() {
+    let high = High::new();
+    let archive = path("archives/kinds.tar");
+    let options = Options { dry_run: true };
+    deserialize(&context(), archive.to_str().unwrap(), &high.image(), &options).await.unwrap();
+    assert!(!high.0.path().join("layout").exists());
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config::with_cases(8))]
+    #[test]
+    fn any_order_arrives(seed in proptest::prelude::any::<u64>()) {
+        let bytes = fixture("archives/part1.tar");
+        let mut entries = entries(&bytes);
+        let mut junk = airgap_mirror::archive::tar::header("./some/junk.txt", 4, false);
+        junk.extend_from_slice(b"junk");
+        junk.resize(1024, 0);
+        entries.push(("junk".into(), junk));
+        entries.push(entries[5].clone());
+        let mut state = seed | 1;
+        for i in (1..entries.len()).rev() {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            entries.swap(i, (state >> 33) as usize % (i + 1));
+        }
+        let shuffled = archive_of(&entries);
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let high = High::new();
+            let file = high.save("shuffled.tar", &shuffled);
+            high.read(&file).await.unwrap();
+            assert_eq!(high.holds(false).await, listed(&bytes));
+            let high = High::new();
+            high.read_stream(shuffled).await.unwrap();
+            assert_eq!(high.holds(false).await, listed(&bytes));
+        });
+    }
+}
