@@ -26,8 +26,11 @@ pub struct Prefixes {
 impl Prefixes {
     /// Reads the table.
     pub fn load(path: &str, choice: Choice) -> Result<Self, Error> {
-        let rows = table::load(path, |row| match row.what.is_empty() && choice != Choice::Longest {
-            true => Err("the prefix before the comma is empty: only longest-prefix has a default".into()),
+        let rows = table::load(path, |row| match row.what.is_empty() && choice == Choice::First {
+            true => Err(
+                "the prefix before the comma is empty, it would hide all rows after it: longest-prefix has a default"
+                    .into(),
+            ),
             false => Ok(()),
         })?;
         Ok(Prefixes { path: path.into(), choice, rows })
@@ -105,6 +108,18 @@ mod tests {
             texts(&table(Choice::First, &[("oci:/srv/low:", "x/")]), "oci:/srv/low:app:v1"),
             ["d.csv:1 x/app:v1"]
         );
+    }
+
+    #[test]
+    fn an_empty_prefix_fits_everything() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "\n, x/\n").unwrap();
+        let load = |choice| Prefixes::load(file.path().to_str().unwrap(), choice);
+        for choice in [Choice::All, Choice::Longest] {
+            let texts: Vec<String> = load(choice).unwrap().apply("r/a").into_iter().map(|c| c.text).collect();
+            assert_eq!(texts, ["x/r/a"]);
+        }
+        assert!(load(Choice::First).map(|_| ()).unwrap_err().to_string().contains(":2: the prefix"));
     }
 
     #[test]

@@ -65,7 +65,8 @@ impl Template {
     /// What the template writes for the image.
     pub fn apply(&self, image: &Descriptor) -> Result<Vec<Candidate>, Error> {
         let failed = |e: RenderError| data::failed(&self.path, e.line_no, image, reason(&e));
-        let context = Context::wraps(Value::Object(data::all_names(image))).map_err(failed)?;
+        let names = data::all_names(image).map_err(|reason| data::failed(&self.path, None, image, reason))?;
+        let context = Context::wraps(Value::Object(names)).map_err(failed)?;
         let mut output = Bounded(Vec::new());
         self.engine.render_with_context_to_write(NAME, &context, &mut output).map_err(failed)?;
         Ok(data::candidates(&self.path, &String::from_utf8_lossy(&output.0)))
@@ -129,7 +130,7 @@ struct Check {
 impl Default for Check {
     fn default() -> Self {
         let sample = Descriptor::new("", Digest::sha256(b""), 0);
-        let known = data::all_names(&sample).into_iter().map(|(name, _)| name).collect();
+        let known = data::all_names(&sample).unwrap_or_default().into_iter().map(|(name, _)| name).collect();
         Check { known, problems: Vec::new() }
     }
 }
@@ -291,6 +292,10 @@ mod tests {
         let error = written("\n{{regexMatch \"(\" source}}").unwrap_err();
         assert!(error.contains(":2: for low.example:5000/team/app:v1: regexMatch: "), "{error}");
         assert!(written("{{fail \"no place for it\"}}").unwrap_err().contains("no place for it"));
+        let mut odd = image();
+        odd.annotations.insert(annotation::LABELS.into(), "core".into());
+        let error = load("{{source}}").unwrap().apply(&odd).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("its labels are not labels"), "{error}");
         let error = written("{{#each (until 200)}}{{repeat 10000 \"x\"}}{{/each}}").unwrap_err();
         assert!(error.contains("writes more than 1048576 bytes"), "{error}");
     }

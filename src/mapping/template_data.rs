@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::Error;
 use super::destination::{Candidate, described};
 use super::function::references;
+use crate::image::descriptor::Annotations;
 use crate::image::{Descriptor, Platform, annotation};
 
 /// The descriptor under the names of Go's struct. What it does not have is empty; no platform is null.
@@ -28,8 +29,9 @@ pub fn go_names(image: &Descriptor) -> Map<String, Value> {
     ])
 }
 
-/// The same and more: camel case names, `source`, and `registry`, `repository`, `tag`, `package` of it.
-pub fn all_names(image: &Descriptor) -> Map<String, Value> {
+/// The same and more: camel case names, `labels`, `source`, and `registry`, `repository`, `tag`, `package` of it.
+/// Labels that are not a JSON object of texts are an error: to ignore them could leave the image behind.
+pub fn all_names(image: &Descriptor) -> Result<Map<String, Value>, String> {
     let mut names = go_names(image);
     for (own, go) in [
         ("mediaType", "MediaType"),
@@ -50,8 +52,11 @@ pub fn all_names(image: &Descriptor) -> Map<String, Value> {
         })
     });
     names.insert("platform".into(), platform.unwrap_or_default());
-    let labels = image.annotation(annotation::LABELS).and_then(|l| serde_json::from_str(l).ok());
-    names.insert("labels".into(), labels.unwrap_or_else(|| json!({})));
+    let labels: Annotations = match image.annotation(annotation::LABELS) {
+        Some(text) => serde_json::from_str(text).map_err(|e| format!("its labels are not labels: {e}"))?,
+        None => Annotations::new(),
+    };
+    names.insert("labels".into(), json!(labels));
     let source = image.annotation(annotation::SOURCE).unwrap_or_default();
     names.insert("source".into(), json!(source));
     let parts = references::parts(source).ok();
@@ -60,7 +65,7 @@ pub fn all_names(image: &Descriptor) -> Map<String, Value> {
     names.insert("repository".into(), part(|p| &p.repository));
     names.insert("tag".into(), part(|p| &p.tag));
     names.insert("package".into(), part(|p| &p.package));
-    names
+    Ok(names)
 }
 
 /// The destinations in a template's output: one a line, blanks around them and blank lines ignored.

@@ -220,13 +220,13 @@ impl Run {
     async fn copy(self: Arc<Self>, job: Job) -> Result<(), Shared> {
         let Job { source, root, destination, tag, image } = job;
         let name = tag.clone().map_or(Name::Digest(root.digest), Name::Tag);
-        let in_registry = destination.site().is_some();
         if !root.is_manifest() {
             let reason = format!("media type {:?} is none whose parts can be found; leave it out", root.media_type);
             return Err(store::Error::Unusable { place: image, reason }.into());
         }
-        // A layout may hold a manifest's bytes as a blob without the rest of the image: look closer there.
-        if in_registry && !self.options.recursive {
+        // A tag that did not move costs one request. (A layout may hold the bytes of a manifest without the
+        // rest of the image: it is looked at more closely.)
+        if destination.site().is_some() && tag.is_some() && !self.options.recursive {
             let _permit = self.permit().await;
             if destination.resolve(&name).await?.is_some_and(|there| there.digest == root.digest) {
                 return Ok(());
