@@ -10,6 +10,7 @@ use airgap_mirror::image::ImageName;
 use airgap_mirror::mapping::Mapper;
 use airgap_mirror::pipeline::gather::{self, gather};
 use airgap_mirror::pipeline::scatter::{Options, Report, scatter};
+use airgap_mirror::store::{Name, Store, layout::Layout};
 use layouts::{FIXTURES, context, image, low_layout, sources};
 use tempfile::TempDir;
 
@@ -32,12 +33,13 @@ fn lines(report: &Report) -> Vec<String> {
 async fn destinations_are_those_of_the_samples() {
     let (_dir, name) = gathered("kinds", gather::Options::default()).await;
     let check = Options { check: true, ..Options::default() };
-    for kind in ["nest", "all-prefix", "first-prefix", "longest-prefix", "digests"] {
-        let argument = match kind {
-            "nest" => "reg.high.example/nested".to_owned(),
-            _ => format!("{FIXTURES}/scatter/{kind}.csv"),
+    for kind in ["nest", "all-prefix", "first-prefix", "longest-prefix", "digests", "template"] {
+        let ruleset = match kind {
+            "nest" => "nest=reg.high.example/nested".to_owned(),
+            "template" => format!("go-template={FIXTURES}/scatter/template.tmpl"),
+            _ => format!("{kind}={FIXTURES}/scatter/{kind}.csv"),
         };
-        let mapper = Mapper::parse(&format!("{kind}={argument}")).unwrap();
+        let mapper = Mapper::parse(&ruleset).unwrap();
         let report = scatter(&context(), &name, &mapper, &check).await.unwrap();
         let text = std::fs::read_to_string(format!("{FIXTURES}/scatter/{kind}.expected")).unwrap();
         let mut expected: Vec<&str> = text.lines().collect();
@@ -101,4 +103,23 @@ async fn refuses_what_is_no_index() {
     let mapper = Mapper::parse("nest=reg.high.example/n").unwrap();
     let error = scatter(&context(), &name, &mapper, &Options::default()).await.unwrap_err().to_string();
     assert!(error.contains("no index"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn moves_images_between_layouts_and_one_failure_hides_no_other() {
+    let (dir, name) = gathered("part1", gather::Options::default()).await;
+    let store = Layout::new(&dir.path().join("gather"));
+    let docker = "sha256:08f37fb68698c1e3f0e640d20a6e33f67afff88581a29f0463f8b018d7b10a10".parse().unwrap();
+    let docker = store.manifest(&Name::Digest(docker)).await.unwrap().unwrap();
+    let lost = docker.children().unwrap().config.unwrap();
+    std::fs::remove_file(dir.path().join("gather").join(lost.digest.blob_path())).unwrap();
+
+    let high = dir.path().join("high");
+    let rules_text = format!("reg.low.example/tiny/edge/,oci:{}:\n", high.display());
+    let mapper = rules(dir.path(), "all-prefix", &rules_text);
+    let report = scatter(&context(), &name, &mapper, &Options::default()).await.unwrap();
+    assert_eq!((report.images.len(), report.no_destination.len(), report.failures.len()), (2, 1, 1), "{report:?}");
+    assert!(report.failures[0].image.contains("edge/docker:v1"), "{report:?}");
+    assert!(report.failures[0].error.contains(&lost.digest.to_string()), "{report:?}");
+    assert_eq!(Layout::new(&high).tags().await.unwrap(), ["plain:latest", "plain:v1"]);
 }
