@@ -18,6 +18,10 @@ const FAR: f64 = 32.0;
 /// Refusals that arrive together count once.
 const REFUSALS_TOGETHER: Duration = Duration::from_millis(250);
 
+/// A lane that nobody has left for so long lets one more in: those ahead may wait for the one behind them, as
+/// when an archive is written in order.
+const STALLED: Duration = Duration::from_secs(30);
+
 /// Which lane of a host a request uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
@@ -43,7 +47,9 @@ impl Hosts {
     pub fn of(&self, url: &Url) -> Arc<Host> {
         let name = format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or(0));
         let mut hosts = locked(&self.hosts);
-        let host = hosts.entry(name).or_insert_with(|| Arc::new(Host { jobs: self.jobs, state: Mutex::default() }));
+        let host = hosts
+            .entry(name)
+            .or_insert_with(|| Arc::new(Host { jobs: self.jobs, stalled: STALLED, state: Mutex::default() }));
         host.clone()
     }
 }
@@ -51,6 +57,7 @@ impl Hosts {
 /// One host and its two lanes.
 pub struct Host {
     jobs: Option<usize>,
+    stalled: Duration,
     state: Mutex<State>,
 }
 
@@ -74,6 +81,8 @@ impl Default for State {
 struct Queue {
     in_flight: usize,
     waiting: VecDeque<oneshot::Sender<Place>>,
+    /// When somebody left, or was let in out of turn.
+    moved: Option<Instant>,
 }
 
 /// A place in a lane; given back when dropped.
@@ -90,7 +99,7 @@ impl Host {
             Lane::Write => 1,
             Lane::Held => return None,
         };
-        let turn = {
+        let mut turn = {
             let mut state = locked(&self.state);
             let limit = self.limit(&state);
             let queue = &mut state.lanes[lane];
@@ -102,7 +111,18 @@ impl Host {
             queue.waiting.push_back(sender);
             turn
         };
-        turn.await.ok()
+        loop {
+            if let Ok(place) = tokio::time::timeout(self.stalled, &mut turn).await {
+                return place.ok();
+            }
+            let mut state = locked(&self.state);
+            let queue = &mut state.lanes[lane];
+            if queue.moved.is_none_or(|at| at.elapsed() >= self.stalled) {
+                queue.moved = Some(Instant::now());
+                queue.in_flight += 1;
+                return Some(Place { host: self.clone(), lane });
+            }
+        }
     }
 
     /// Waits until the host may be asked again.
@@ -181,6 +201,7 @@ impl Drop for Place {
         {
             let mut state = locked(&self.host.state);
             state.lanes[self.lane].in_flight -= 1;
+            state.lanes[self.lane].moved = Some(Instant::now());
             granted[self.lane] = self.host.grant(&mut state, self.lane);
         }
         self.host.hand_out(granted);
@@ -242,6 +263,14 @@ mod tests {
         tokio::task::yield_now().await;
         drop(first);
         assert!(waiting.await.unwrap(), "the place goes past the asker that left");
+    }
+
+    #[tokio::test]
+    async fn a_lane_that_nobody_leaves_lets_one_more_in() {
+        let host = Arc::new(Host { jobs: Some(1), stalled: Duration::from_millis(20), state: Mutex::default() });
+        let _ahead = host.admit(Lane::Read).await.unwrap();
+        let behind = tokio::time::timeout(Duration::from_secs(5), host.admit(Lane::Read)).await;
+        assert!(behind.unwrap().is_some());
     }
 
     #[tokio::test]
