@@ -135,8 +135,13 @@ impl Fetch {
                     .map(|(start, total)| (start, total.unwrap_or(size))),
                 416 if by_range => None,
                 404 => {
+                    let place = self.repository.place();
+                    let said = match answer.into_error(&ask.what).await {
+                        Error::Http { message, .. } if !message.is_empty() => format!("HTTP 404: {message}"),
+                        _ => "HTTP 404".into(),
+                    };
                     let what = format!("blob {}", self.descriptor.digest);
-                    return Err(Error::Missing { what, place: self.repository.place() });
+                    return Err(Error::Missing { what, place: format!("{place} ({said})") });
                 }
                 _ => return Err(answer.into_error(&ask.what).await),
             };

@@ -362,7 +362,7 @@ impl Client {
         let mut budget = Budget::new(tries);
         let mut refusals = 0;
         // A server may take long over a write.
-        let patience = if ask.method == Method::GET || ask.method == Method::HEAD { 1 } else { 3 };
+        let patience = if ask.method == Method::GET || ask.method == Method::HEAD { 1 } else { 2 };
         loop {
             let silence = self.transport.silence(budget.failures()) * patience;
             match self.once(route, ask, url.clone(), silence).await {

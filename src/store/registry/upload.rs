@@ -30,8 +30,9 @@ const WRONG: u32 = 3;
 const CHUNK: u64 = 8 << 20;
 /// The largest minimum that a registry may ask for: a chunk is held in memory.
 const LARGEST_CHUNK: u64 = 128 << 20;
-/// A registry may work on a finished upload for this many times the usual silence.
-const FINISHING: u32 = 6;
+/// A registry may work on a finished upload for the usual silence, and once more for each so many bytes of it.
+const FINISHING: u64 = 64 << 20;
+const LONGEST_FINISHING: u64 = 30;
 /// Times a token may die while one blob is sent.
 const CHALLENGES: u32 = 50;
 
@@ -356,7 +357,8 @@ impl Push<'_> {
                         (seen, quiet_since) = (sent, Instant::now());
                     }
                     let complete = sent >= length;
-                    let patience = if complete { silence * FINISHING } else { silence };
+                    let longer = if complete { (sent / FINISHING).min(LONGEST_FINISHING) as u32 } else { 0 };
+                    let patience = silence * (1 + longer);
                     if quiet_since.elapsed() >= patience {
                         let reason = format!("nothing moved for {} s after {sent} bytes", patience.as_secs_f64());
                         return broken(reason, complete);
