@@ -4,6 +4,7 @@
 
 mod arguments;
 mod completions;
+mod deserialize;
 mod docs;
 mod exit;
 mod failure;
@@ -57,6 +58,7 @@ pub struct Cli {
 enum Command {
     Gather(gather::Args),
     Serialize(serialize::Args),
+    Deserialize(deserialize::Args),
     Scatter(scatter::Args),
     Serve(serve::Args),
     Login(login::Login),
@@ -130,6 +132,7 @@ async fn dispatch(command: &Command, session: &Session) -> Result<Exit, Failure>
     match command {
         Command::Gather(args) => gather::run(args, session).await,
         Command::Serialize(args) => serialize::run(args, session).await,
+        Command::Deserialize(args) => deserialize::run(args, session).await,
         Command::Scatter(args) => scatter::run(args, session).await,
         Command::Serve(args) => serve::run(args, session).await,
         Command::Login(args) => login::login(args, session).await,

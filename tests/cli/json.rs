@@ -49,7 +49,8 @@ fn the_documented_schemas_are_the_real_ones() {
         &["gather", "bad.list", "oci:low:bad"],
         &["serialize", "oci:low:sync", "sync.tar"],
         &["serialize", "oci:low:sync", "sync.tar", "--dry-run"],
-        &["scatter", "oci:low:sync", "all-prefix=dest.csv"],
+        &["deserialize", "sync.tar", "oci:high:sync"],
+        &["scatter", "oci:high:sync", "all-prefix=dest.csv"],
         &["serialize", "oci:low:gone", "sync.tar"],
     ] {
         let output = mirror(home).args(["--output", "json"]).args(arguments).output().unwrap();

@@ -3,4 +3,5 @@
 mod arguments;
 mod interrupts;
 mod json;
+mod pipeline;
 mod program;
