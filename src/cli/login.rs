@@ -6,6 +6,7 @@
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use nix::sys::termios::{self, LocalFlags, SetArg, Termios};
@@ -13,13 +14,18 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
 use super::{Exit, Failure, Session, interrupt};
+use crate::config::credentials::Chain;
 use crate::config::login::{self, Kept};
+use crate::config::{Config, Credential};
 use crate::image::Reference;
+use crate::store::registry::{Client, Login as Check};
 
 /// More than this is not a password.
 const MAX_PASSWORD: u64 = 64 * 1024;
 
 /// Keep a user name and password for a registry
+///
+/// Shows them to the registry first; what it refuses is not kept.
 ///
 /// Writes them to a credential file that podman, skopeo and Docker read too: FILE, else $REGISTRY_AUTH_FILE, else
 /// registryAuthFile of the configuration, else $XDG_RUNTIME_DIR/containers/auth.json, else
@@ -109,6 +115,9 @@ struct Report {
     /// `docker-credential-NAME` that keeps it.
     #[serde(skip_serializing_if = "Option::is_none")]
     helper: Option<String>,
+    /// Whether the registry accepted it; `false`: it could not be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checked: Option<bool>,
     /// Whether logout found something to forget.
     #[serde(skip_serializing_if = "Option::is_none")]
     removed: Option<bool>,
@@ -119,6 +128,15 @@ pub async fn login(args: &Login, session: &Session) -> Result<Exit, Failure> {
     let scope = &args.target.registry;
     let file = args.target.file(&config)?;
     let (user, password) = interrupt::guarded("nothing was kept", ask(args)).await?;
+    let credential = Credential::Basic { user: user.clone(), password: password.clone() };
+    let trial = Client::new(Arc::new(Config::clone(&config).with_credentials(Chain::fixed(credential))));
+    let check = async { Ok(trial.check_login(&scope.registry, &scope.repository).await?) };
+    let checked = interrupt::guarded("nothing was kept", check).await?;
+    let remark = match checked {
+        Check::Accepted => "",
+        Check::NotAsked => " (not checked: the registry asks for none)",
+        Check::Elsewhere => " (not checked: the configuration has other endpoints for it)",
+    };
     let kept = login::store(&file, &scope.registry, &scope.repository, &user, &password).await?;
     let file = file.display().to_string();
     let helper = match kept {
@@ -126,8 +144,14 @@ pub async fn login(args: &Login, session: &Session) -> Result<Exit, Failure> {
         Kept::Helper(name) => Some(format!("docker-credential-{name}")),
     };
     let place = helper.as_deref().unwrap_or(&file);
-    let text = format!("kept the credential of {user} for {scope} in {place}\n");
-    let report = Report { registry: scope.to_string(), file: file.clone(), helper, removed: None };
+    let text = format!("kept the credential of {user} for {scope} in {place}{remark}\n");
+    let report = Report {
+        registry: scope.to_string(),
+        file: file.clone(),
+        helper,
+        checked: Some(checked == Check::Accepted),
+        removed: None,
+    };
     session.report("mirror/login/v1", &report, &text, Exit::Verified)?;
     Ok(Exit::Verified)
 }
@@ -141,8 +165,13 @@ pub async fn logout(args: &Logout, session: &Session) -> Result<Exit, Failure> {
         true => format!("forgot the credential for {scope} in {}\n", file.display()),
         false => format!("{} has no credential for {scope}\n", file.display()),
     };
-    let report =
-        Report { registry: scope.to_string(), file: file.display().to_string(), helper: None, removed: Some(removed) };
+    let report = Report {
+        registry: scope.to_string(),
+        file: file.display().to_string(),
+        helper: None,
+        checked: None,
+        removed: Some(removed),
+    };
     session.report("mirror/logout/v1", &report, &text, Exit::Verified)?;
     // What was just erased must not be remembered: asked anew.
     if let Some((other, _)) = config.credentials().find_with_file(&scope.registry, &scope.repository).await? {
@@ -152,7 +181,7 @@ pub async fn logout(args: &Logout, session: &Session) -> Result<Exit, Failure> {
 }
 
 impl Target {
-    fn file(&self, config: &crate::config::Config) -> Result<PathBuf, Failure> {
+    fn file(&self, config: &Config) -> Result<PathBuf, Failure> {
         self.authfile.clone().or_else(|| config.login_file()).ok_or_else(|| {
             Failure::usage(anyhow!("there is no place for a credential file: name one with --authfile, or set HOME"))
         })

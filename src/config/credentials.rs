@@ -34,6 +34,7 @@ pub struct Chain {
     files: Vec<PathBuf>,
     /// What helpers said, by helper and server: one may ask the user each time.
     answers: Arc<Mutex<Answers>>,
+    fixed: Option<Credential>,
 }
 
 impl Chain {
@@ -55,7 +56,12 @@ impl Chain {
 
     /// Those files and no others.
     pub fn of(files: Vec<PathBuf>) -> Chain {
-        Chain { files, answers: Arc::default() }
+        Chain { files, ..Chain::default() }
+    }
+
+    /// That credential for whatever is asked for: to try one that is kept nowhere yet.
+    pub fn fixed(credential: Credential) -> Chain {
+        Chain { fixed: Some(credential), ..Chain::default() }
     }
 
     pub fn files(&self) -> &[PathBuf] {
@@ -65,6 +71,9 @@ impl Chain {
     /// Searches the files in order. One that does not exist is passed over; one that cannot be read or
     /// is not valid is an error, since the credential might be in it.
     pub async fn find(&self, registry: &str, repository: &str) -> Result<Option<Credential>> {
+        if self.fixed.is_some() {
+            return Ok(self.fixed.clone());
+        }
         Ok(self.find_with_file(registry, repository).await?.map(|(_, credential)| credential))
     }
 

@@ -32,6 +32,11 @@ const LARGEST_TOKEN_ANSWER: usize = 1 << 20;
 pub struct Scopes(Vec<String>);
 
 impl Scopes {
+    /// To be recognised, nothing else.
+    pub fn none() -> Self {
+        Scopes(Vec::new())
+    }
+
     pub fn pull(repository: &str) -> Self {
         Scopes(vec![format!("repository:{repository}:pull")])
     }
@@ -134,6 +139,11 @@ impl Authenticator {
                 Ok(Some(Authorization { header, token: Some((key, serial)) }))
             }
         }
+    }
+
+    /// Whether the registry has asked for a credential.
+    pub fn is_asked(&self, route: &Route) -> bool {
+        locked(&self.challenges).contains_key(&route.origin())
     }
 
     /// A 401 came. Drops the token that was refused and learns the challenge. `false`: asking again with what

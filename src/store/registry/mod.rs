@@ -7,6 +7,7 @@
 mod auth;
 mod blob;
 mod exchange;
+mod login;
 mod manifest;
 mod pace;
 mod referrers;
@@ -21,6 +22,8 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use reqwest::header::HeaderMap;
+
+pub use self::login::Login;
 
 use self::auth::{Authenticator, Scopes};
 use self::exchange::{Ask, Route};

@@ -1,0 +1,57 @@
+//! Whether a registry takes a credential, asked where every client begins: `GET /v2/` (distribution-spec,
+//! "Determining support").
+//!
+//! Invariant: only an address of the registry itself is asked, never one that stands in for it.
+
+use std::sync::Arc;
+
+use reqwest::Method;
+use reqwest::header::HeaderMap;
+
+use super::Client;
+use super::auth::Scopes;
+use super::exchange::{Ask, Route};
+use super::pace::Lane;
+use super::retry::TRIES;
+use crate::image::reference::is_docker_hub;
+use crate::store::Result;
+
+/// What came of showing a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Login {
+    Accepted,
+    /// The registry asks nobody for a credential, at least not at its door.
+    NotAsked,
+    /// The configuration leads elsewhere for this registry: there is nobody to ask.
+    Elsewhere,
+}
+
+impl Client {
+    /// Shows the configuration's credential for `registry` (and `repository`, which may be empty) to that
+    /// registry. Fails with [`crate::store::Error::Unauthorized`] if it is refused.
+    pub async fn check_login(&self, registry: &str, repository: &str) -> Result<Login> {
+        let home = if is_docker_hub(registry) { "registry-1.docker.io" } else { registry };
+        let endpoints = self.config.registry(registry).endpoints;
+        let Some(endpoint) = endpoints.into_iter().find(|e| e.url.authority().eq_ignore_ascii_case(home)) else {
+            return Ok(Login::Elsewhere);
+        };
+        let mut url = endpoint.url.clone();
+        url.set_path(&format!("{}/v2/", endpoint.url.path().trim_end_matches('/')));
+        let route = Arc::new(Route::new(endpoint, registry.to_owned(), repository.to_owned()));
+        let ask = Ask {
+            what: "GET /v2/".into(),
+            method: Method::GET,
+            path: "",
+            headers: HeaderMap::new(),
+            body: None,
+            scopes: Scopes::none(),
+            lane: Lane::Read,
+        };
+        let answer = self.persist(&route, &ask, url, TRIES).await?;
+        match answer.status() {
+            200 if self.auth.is_asked(&route) => Ok(Login::Accepted),
+            200 => Ok(Login::NotAsked),
+            _ => Err(answer.into_error(&ask.what).await),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Certificates and passwords, shown to a registry over TLS by `mirror login`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use assert_cmd::Command;
+use assert_cmd::assert::Assert;
+use predicates::prelude::*;
+use predicates::str::contains;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
+fn authority() -> Authority {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// A registry that lets `user` with `password` in; with a verifier, only over a certificate of that authority.
+async fn registry(authority: &Authority, clients: Option<&Authority>) -> String {
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec!["localhost".into()]).unwrap().signed_by(&key, authority).unwrap();
+    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(authority) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(authority.der().clone()).unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let config = builder.with_single_cert(vec![certificate.der().clone()], key).unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("localhost:{}", listener.local_addr().unwrap().port());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    match stream.read_u8().await {
+                        Ok(byte) => request.push(byte),
+                        Err(_) => return,
+                    }
+                }
+                let request = String::from_utf8_lossy(&request).to_lowercase();
+                // user:password
+                let status = if request.contains("authorization: basic dxnlcjpwyxnzd29yza==") {
+                    "200 OK"
+                } else {
+                    "401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"test\""
+                };
+                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                let _ = stream.write_all(answer.as_bytes()).await;
+                let _ = stream.shutdown().await;
+            });
+        }
+    });
+    address
+}
+
+/// Logs in with a configuration that has those TLS settings for the registry.
+async fn login(home: &Path, registry: &str, tls: &str, password: &str) -> Assert {
+    let config = format!(
+        "registryConfig:\n  {registry}: {{endpoints: [\"https://{registry}\"]}}\n  endpointConfig:\n    https://{registry}: {{tls: {{{tls}}}}}\n"
+    );
+    std::fs::write(home.join("mirror.yaml"), config).unwrap();
+    let mut command = Command::cargo_bin("mirror").unwrap();
+    command.current_dir(home).env("HOME", home).env_remove("MIRROR_CONFIG");
+    command.args(["login", registry, "-u", "user", "--password-stdin", "--authfile", "auth.json"]);
+    command.write_stdin(format!("{password}\n")).timeout(std::time::Duration::from_secs(60));
+    tokio::task::spawn_blocking(move || command.assert()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_of_the_configuration_is_trusted_and_a_wrong_password_is_not_kept() {
+    let home = tempfile::tempdir().unwrap();
+    let authority = authority();
+    let registry = registry(&authority, None).await;
+    std::fs::write(home.path().join("ca.pem"), authority.pem()).unwrap();
+    login(home.path(), &registry, "ca: ca.pem", "wrong")
+        .await
+        .code(1)
+        .stderr(contains("not authorised").and(contains("wrong").not()));
+    assert!(!home.path().join("auth.json").exists());
+    login(home.path(), &registry, "ca: ca.pem", "password").await.success().stdout(contains("not checked").not());
+    let kept = std::fs::read_to_string(home.path().join("auth.json")).unwrap();
+    assert!(kept.contains(&registry) && kept.contains("dXNlcjpwYXNzd29yZA=="), "{kept}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_authority_is_refused_with_the_way_out_unless_the_configuration_says_so() {
+    let home = tempfile::tempdir().unwrap();
+    let registry = registry(&authority(), None).await;
+    login(home.path(), &registry, "", "password").await.code(1).stderr(contains("certificate").and(contains("tls.ca")));
+    login(home.path(), &registry, "ca: none.pem", "password").await.code(1).stderr(contains("none.pem"));
+    login(home.path(), &registry, "insecureSkipVerify: true", "password").await.success();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_certificate_is_shown() {
+    let home = tempfile::tempdir().unwrap();
+    let (servers, clients) = (authority(), authority());
+    let registry = registry(&servers, Some(&clients)).await;
+    std::fs::write(home.path().join("ca.pem"), servers.pem()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec!["client".into()]).unwrap().signed_by(&key, &clients).unwrap();
+    std::fs::write(home.path().join("client.pem"), certificate.pem()).unwrap();
+    std::fs::write(home.path().join("client-key.pem"), key.serialize_pem()).unwrap();
+    login(home.path(), &registry, "ca: ca.pem", "password").await.code(1);
+    let tls = "ca: ca.pem, cert: client.pem, key: client-key.pem";
+    login(home.path(), &registry, tls, "password").await.success();
+}
