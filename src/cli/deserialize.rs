@@ -46,7 +46,10 @@ fn text(args: &Args, report: &Report) -> Summary {
     let verb = if args.dry_run { "would read" } else { "read" };
     let mut summary = Summary::new(format!("{verb} {source} into {}", report.reference));
     summary.field("digest", report.digest);
-    summary.field("holds", count(report.images.len() as u64, "image"));
+    // One root is the rule, and the first line named it.
+    if report.images.len() > 1 {
+        summary.field("holds", count(report.images.len() as u64, "image"));
+    }
     if !args.dry_run {
         summary.moved(&report.moved);
     }
