@@ -1,8 +1,8 @@
 //! OCI layout directories: what is not ours stays, writers do not lose each other's names, and nothing
 //! damaged or of another kind is taken for an image.
 
-#[path = "support/layouts.rs"]
-mod layouts;
+#[path = "support/low.rs"]
+mod low;
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use airgap_mirror::image::{Descriptor, Digest, Manifest, media_type};
 use airgap_mirror::store::{BytesBlob, Name, Store, layout::Layout};
-use layouts::low_layout;
+use low::low_layout;
 
 fn manifest(marker: &str) -> Manifest {
     let json =

@@ -1,4 +1,7 @@
-//! The sample layout in a directory of the test's own, and what verbs need to work on it.
+//! The sample layout, and what verbs need to work on it.
+
+#[path = "low.rs"]
+mod low;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,29 +11,14 @@ use airgap_mirror::image::ImageName;
 use airgap_mirror::pipeline::{Context, Progress};
 use airgap_mirror::source::{Source, list};
 use airgap_mirror::store::{Stores, registry};
-use tempfile::TempDir;
 
-pub const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/fixtures");
+pub use low::{FIXTURES, low_layout};
 
 /// A context with no configuration.
 pub fn context() -> Context {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = registry::Client::new(Arc::new(Config::default()));
     Context { stores: Stores::new(client), progress: Arc::new(Progress::default()), jobs: None, byte_budget: 1 << 20 }
-}
-
-/// The sample layout (its names are `REPO:TAG`) in `DIR/low`.
-pub fn low_layout() -> TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    let low = dir.path().join("low");
-    std::fs::create_dir(&low).unwrap();
-    let status = std::process::Command::new("tar")
-        .args(["xf", &format!("{FIXTURES}/low-layout.tar"), "-C"])
-        .arg(&low)
-        .status()
-        .unwrap();
-    assert!(status.success());
-    dir
 }
 
 /// A sample list whose images are taken from the layout in `DIR/low`; the texts stay as they are.
