@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use airgap_mirror::image::ImageName;
 use airgap_mirror::pipeline::deserialize::{Options, Report, deserialize};
 use airgap_mirror::pipeline::{self, serialize};
-use archives::{context, fixture, path};
+use airgap_mirror::store::{Store, layout::Layout};
+use archives::{Gathers, context, fixture, path};
 
 /// A layout that archives are read into.
 struct High(tempfile::TempDir);
@@ -282,5 +283,54 @@ proptest::proptest! {
             high.read_stream(shuffled).await.unwrap();
             assert_eq!(high.holds(false).await, listed(&bytes));
         });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signatures_keep_their_tags() {
+    let gathers = Gathers::new().await;
+    let high = High::new();
+    let archive = high.0.path().join("sync.tar");
+    let options = serialize::Options { recursive: true, ..Default::default() };
+    serialize::serialize(&context(), &gathers.image("referrers"), archive.to_str().unwrap(), &options).await.unwrap();
+    high.read(&archive).await.unwrap();
+    let signatures = |tags: Vec<String>| -> Vec<String> {
+        let tags = tags.iter().map(|t| t.rsplit_once(':').map_or(t.as_str(), |(_, tag)| tag).to_owned());
+        tags.filter(|tag| tag.ends_with(".sig")).collect()
+    };
+    let low = signatures(Layout::new(gathers.directory()).tags().await.unwrap());
+    let arrived = signatures(Layout::new(&high.0.path().join("layout")).tags().await.unwrap());
+    assert!(!arrived.is_empty() && arrived.iter().all(|tag| low.contains(tag)), "{arrived:?} of {low:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tar_of_a_layout_made_by_hand_arrives() {
+    let high = High::new();
+    high.read(&path("archives/kinds.tar")).await.unwrap();
+    for format in ["gnu", "posix", "ustar"] {
+        let archive = high.0.path().join("hand.tar");
+        let mut tar = std::process::Command::new("tar");
+        tar.arg("-C").arg(high.0.path().join("layout")).args(["--format", format, "-cf"]).arg(&archive).arg(".");
+        assert!(tar.status().unwrap().success());
+        let higher = High::new();
+        higher.read(&archive).await.unwrap();
+        assert_eq!(higher.holds(false).await, high.holds(false).await, "{format}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_of_four_gibibytes_is_not_read() {
+    let digest = airgap_mirror::image::Digest::sha256(b"large");
+    let index = format!(
+        r#"{{"manifests":[{{"mediaType":"application/vnd.oci.image.index.v1+json","digest":"{digest}","size":4294967296}}]}}"#
+    );
+    let mut bytes = airgap_mirror::archive::tar::header("index.json", index.len() as u64, false);
+    bytes.extend_from_slice(index.as_bytes());
+    bytes.resize(bytes.len().next_multiple_of(512) + 1024, 0);
+    let high = High::new();
+    let file = high.save("large.tar", &bytes);
+    for outcome in [high.read(&file).await, high.read_stream(bytes).await] {
+        let error = outcome.unwrap_err().to_string();
+        assert!(error.contains("4294967296 bytes"), "{error}");
     }
 }

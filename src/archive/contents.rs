@@ -30,7 +30,7 @@ impl Contents {
         let mut contents = Contents { blobs: HashMap::new(), indexes: Vec::new(), ending: Ending::NoTrailer };
         let mut last: Option<(Digest, Location)> = None;
         loop {
-            match entries.next()? {
+            match entries.advance()? {
                 Ok(entry) => {
                     // Only now it is known that the one before is whole.
                     contents.blobs.extend(last.take());

@@ -28,7 +28,7 @@ pub enum Content {
     /// Known already: `index.json`, manifests.
     Bytes(Bytes),
     /// To be fetched.
-    Blob(Descriptor),
+    Blob(Box<Descriptor>),
 }
 
 /// One entry of the archive.
@@ -125,7 +125,7 @@ impl Plan {
                     self.directories(descriptor.digest.algorithm(), &mut directories)?;
                     let content = match manifest {
                         Some(manifest) => Content::Bytes(manifest.bytes.clone()),
-                        None => Content::Blob(descriptor.bare()),
+                        None => Content::Blob(Box::new(descriptor.bare())),
                     };
                     self.add(&descriptor.digest.blob_path(), Some(descriptor.bare()), content)?;
                 }

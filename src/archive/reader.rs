@@ -127,7 +127,7 @@ impl<R: Input> Entries<R> {
     }
 
     /// The next entry, or how they ended. What was not read of the last one is passed over.
-    pub fn next(&mut self) -> Result<Result<Entry, Ending>, Error> {
+    pub fn advance(&mut self) -> Result<Result<Entry, Ending>, Error> {
         let rest = self.content + self.padding;
         (self.content, self.padding) = (0, 0);
         if rest > 0 && !torn_as_false(self.input.skip(rest))? {

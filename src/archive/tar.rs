@@ -7,7 +7,7 @@ pub const BLOCK: usize = 512;
 /// Two blocks of zeros end an archive.
 pub const TRAILER: usize = 2 * BLOCK;
 /// Size that a ustar header cannot hold any more: 8 GiB.
-const USTAR_LIMIT: u64 = 0o1_000_0000_0000;
+const USTAR_LIMIT: u64 = 8 << 30;
 /// Largest PAX header or long name that is read.
 pub const MAX_EXTENSION: u64 = 1 << 20;
 

@@ -88,5 +88,5 @@ pub fn refuse_existing(path: &Path, force: bool) -> io::Result<()> {
 /// Bytes that a user may still write where `path` is to be. `None` where the system does not say.
 pub fn free_space(path: &Path) -> Option<u64> {
     let stat = nix::sys::statvfs::statvfs(parent(path)).ok()?;
-    u64::from(stat.blocks_available()).checked_mul(stat.fragment_size())
+    (stat.blocks_available() as u64).checked_mul(stat.fragment_size() as u64)
 }

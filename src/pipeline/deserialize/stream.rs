@@ -153,7 +153,7 @@ fn give(input: Box<dyn BufRead + Send>, events: &mpsc::Sender<Event>) -> std::re
     let mut entries = Entries::new(Stream(decompress(input)?));
     let gone = || std::io::Error::other("stopped");
     loop {
-        let Entry { name, size, offset } = match entries.next()? {
+        let Entry { name, size, offset } = match entries.advance()? {
             Ok(entry) => {
                 match entry.name {
                     Name::Blob(_) => {}

@@ -30,7 +30,7 @@ pub async fn write(cx: &Context, store: &Arc<dyn Store>, plan: &Plan, file: &New
                         finished(done)?;
                     }
                 }
-                tasks.spawn(fetch(fetching.clone(), file.clone(), entry.clone(), descriptor.clone()));
+                tasks.spawn(fetch(fetching.clone(), file.clone(), entry.clone(), (**descriptor).clone()));
             }
             Content::Bytes(bytes) => {
                 let mut whole = entry.header();

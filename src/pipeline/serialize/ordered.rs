@@ -55,7 +55,7 @@ pub async fn write(
         to_start: plan
             .entries
             .iter()
-            .filter_map(|e| if let Content::Blob(d) = &e.content { Some(d.clone()) } else { None })
+            .filter_map(|e| if let Content::Blob(d) = &e.content { Some((**d).clone()) } else { None })
             .collect(),
         started: VecDeque::new(),
         tasks: Tasks(JoinSet::new()),
