@@ -292,7 +292,9 @@ async fn signatures_keep_their_tags() {
     let high = High::new();
     let archive = high.0.path().join("sync.tar");
     let options = serialize::Options { recursive: true, ..Default::default() };
-    serialize::serialize(&context(), &gathers.image("referrers"), archive.to_str().unwrap(), &options).await.unwrap();
+    serialize::serialize(&context(), &gathers.image("edge/signed:v1"), archive.to_str().unwrap(), &options)
+        .await
+        .unwrap();
     high.read(&archive).await.unwrap();
     let signatures = |tags: Vec<String>| -> Vec<String> {
         let tags = tags.iter().map(|t| t.rsplit_once(':').map_or(t.as_str(), |(_, tag)| tag).to_owned());

@@ -71,7 +71,7 @@ async fn referrers_come_after_their_subjects() {
     let theirs = names(fixture("archives/referrers.tar"));
     let more: Vec<_> = ours.iter().filter(|n| !theirs.contains(n)).collect();
     assert!(theirs.iter().all(|n| ours.contains(n)));
-    // A signature under cosign's tag, and its layer, are found by ours alone.
+    // What refers to a child of an index, and its layer, are found by ours alone.
     assert_eq!(more.len(), 2, "{more:?}");
 }
 
