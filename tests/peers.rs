@@ -272,7 +272,7 @@ fn skopeo_reads_our_archive() {
     sides.mirror(&["gather", &sources, &gather]);
     sides.mirror(&["serialize", &gather, &archive]);
     let out = sides.work.path().join("out");
-    let output = skopeo_copy(&format!("oci-archive:{archive}"), &out);
+    let output = skopeo_copy(&format!("oci-archive:{archive}:sync"), &out);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     for image in images {
         let (_, manifest) = sides.low.get(&format!("/v2/tiny/{}", image.replace(':', "/manifests/")));

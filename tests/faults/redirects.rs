@@ -79,8 +79,16 @@ fn tokens_that_die_after_2_seconds() {
 
 #[test]
 fn tokens_that_die_inside_an_upload() {
-    // Each token is good for two requests: the POST, perhaps, but never all of the PUTs.
-    push().options(|o| o.auth = Auth::Token { life: Duration::from_secs(300), requests: 2 }).finishes();
+    push()
+        .options(|o| o.auth = LASTING)
+        .before(|head, nth| {
+            // The token that opened the upload is no longer good when the bytes have come.
+            let host = head.header("host")?;
+            let challenge = format!("Bearer realm=\"http://{host}/token\",service=\"faulty\",error=\"invalid_token\"");
+            let expired = error(401, "UNAUTHORIZED", "authentication required").with("WWW-Authenticate", challenge);
+            (head.is("PUT", "/blobs/uploads/") && nth == 1).then_some(Instead::Answer(expired))
+        })
+        .finishes();
 }
 
 #[test]
