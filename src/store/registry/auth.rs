@@ -61,6 +61,8 @@ enum Challenge {
 /// The header to send, and the token behind it, for telling whether a refusal is about this one.
 pub struct Authorization {
     pub header: HeaderValue,
+    /// The token was got for this very request: if it is refused, another one will hardly do better.
+    pub fresh: bool,
     token: Option<(TokenKey, u64)>,
 }
 
@@ -113,7 +115,7 @@ impl Authenticator {
         let challenge = locked(&self.challenges).get(&route.origin()).cloned();
         let Some(challenge) = challenge else { return Ok(None) };
         let credential = self.credential(route).await?;
-        let sealed = |header| Ok(Some(Authorization { header, token: None }));
+        let sealed = |header| Ok(Some(Authorization { header, fresh: true, token: None }));
         match (&challenge, &credential) {
             (Challenge::Basic, Some(Credential::Basic { user, password })) => sealed(basic(user, password)?),
             (Challenge::Basic, _) => Ok(None),
@@ -128,7 +130,8 @@ impl Authenticator {
                 let slot = locked(&self.tokens).entry(key.clone()).or_default().clone();
                 let mut slot = slot.lock().await;
                 if let Some(token) = slot.as_ref().filter(|t| t.expires > Instant::now()) {
-                    return Ok(Some(Authorization { header: token.header.clone(), token: Some((key, token.serial)) }));
+                    let header = token.header.clone();
+                    return Ok(Some(Authorization { header, fresh: false, token: Some((key, token.serial)) }));
                 }
                 let (header, life) =
                     fetch(transport, hosts, route, realm, service, scopes, credential.as_ref()).await?;
@@ -136,7 +139,7 @@ impl Authenticator {
                 // Asked for again before it expires, so that none dies between here and there.
                 let margin = (life / 4).min(Duration::from_secs(30));
                 *slot = Some(Token { header: header.clone(), expires: Instant::now() + (life - margin), serial });
-                Ok(Some(Authorization { header, token: Some((key, serial)) }))
+                Ok(Some(Authorization { header, fresh: true, token: Some((key, serial)) }))
             }
         }
     }

@@ -25,8 +25,10 @@ use crate::store::{Error, Result};
 
 /// Redirects that one request follows.
 const REDIRECTS: usize = 10;
-/// Challenges that one request answers: a token may be refused right after it was given, when many share it.
-const CHALLENGES: usize = 6;
+/// Refusals that one request answers although its token was got for it.
+const FRESH_REFUSALS: usize = 3;
+/// Refusals that one request answers at all: a token that many share may be used up by the others.
+const CHALLENGES: usize = 64;
 /// Refusals with 429 that one request puts up with; each has been waited out.
 pub const REFUSALS: u32 = 30;
 /// Tries at an endpoint when there is another one to go to.
@@ -249,7 +251,7 @@ impl Client {
         mut url: Url,
         silence: Duration,
     ) -> std::result::Result<Answer, Failure> {
-        let (mut hops, mut challenges) = (0, 0);
+        let (mut hops, mut challenges, mut fresh) = (0, 0, 0);
         loop {
             let host = self.hosts.of(&url);
             let place = host.admit(ask.lane).await;
@@ -269,7 +271,9 @@ impl Client {
             let status = response.status();
             if status == StatusCode::UNAUTHORIZED && route.is_home(&url) {
                 challenges += 1;
+                fresh += usize::from(authorization.as_ref().is_some_and(|a| a.fresh));
                 if challenges <= CHALLENGES
+                    && fresh <= FRESH_REFUSALS
                     && self.auth.refused(route, authorization.as_ref(), response.headers()).await
                 {
                     // Read to its end, so that the connection can be used again.
