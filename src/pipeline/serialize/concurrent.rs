@@ -16,6 +16,10 @@ use crate::pipeline::Context;
 use crate::pipeline::walk::CORRUPTION_TRIES;
 use crate::store::Store;
 
+/// Bytes that are written to the file at once. A file has one lock for its writers: many small writes by
+/// many tasks would spend their time on it.
+const WRITE_BYTES: usize = 256 << 10;
+
 /// Writes all of `plan` to the file. `Ok`: every blob in it was verified.
 pub async fn write(cx: &Context, store: &Arc<dyn Store>, plan: &Plan, file: &NewFile) -> Result<(), Failed> {
     let file = file.file();
@@ -64,6 +68,14 @@ async fn fetch(fetching: Fetching, file: Arc<File>, entry: Entry, descriptor: De
     }
 }
 
+/// Writes the next piece of a blob that begins at `start`.
+fn put(fetching: &Fetching, file: &File, piece: &[u8], start: u64, written: &mut u64) -> std::io::Result<()> {
+    file.write_all_at(piece, start + *written)?;
+    *written += piece.len() as u64;
+    fetching.progress.add_bytes(piece.len() as u64);
+    Ok(())
+}
+
 async fn fetch_once(
     fetching: &Fetching,
     file: &File,
@@ -75,12 +87,20 @@ async fn fetch_once(
     let header = entry.header();
     let start = entry.offset + header.len() as u64;
     file.write_all_at(&header, entry.offset)?;
+    let mut gathered = Vec::with_capacity(WRITE_BYTES.min(descriptor.size as usize));
     while let Some(chunk) = reader.next().await {
         let chunk = chunk?;
-        file.write_all_at(&chunk, start + *written)?;
-        *written += chunk.len() as u64;
-        fetching.progress.add_bytes(chunk.len() as u64);
+        let whole = gathered.is_empty() && chunk.len() >= WRITE_BYTES;
+        if !whole {
+            gathered.extend_from_slice(&chunk);
+            if gathered.len() < WRITE_BYTES {
+                continue;
+            }
+        }
+        put(fetching, file, if whole { &chunk } else { &gathered }, start, written)?;
+        gathered.clear();
     }
+    put(fetching, file, &gathered, start, written)?;
     fetching.progress.add_items(1);
     Ok(())
 }
