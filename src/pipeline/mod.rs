@@ -78,6 +78,20 @@ pub struct Moved {
     pub manifests_sent: u64,
 }
 
+impl Moved {
+    /// Counts a blob of `size` bytes that is in place now.
+    pub fn count(&mut self, pushed: store::Pushed, size: u64) {
+        match pushed {
+            store::Pushed::Existed => self.blobs_existed += 1,
+            store::Pushed::Mounted => self.blobs_mounted += 1,
+            store::Pushed::Sent => {
+                self.blobs_sent += 1;
+                self.bytes_sent += size;
+            }
+        }
+    }
+}
+
 /// Something that was left out where the user allowed it, or that the wire format cannot carry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]

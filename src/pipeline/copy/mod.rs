@@ -206,15 +206,7 @@ impl Run {
     }
 
     fn count(&self, pushed: Pushed, size: u64) {
-        let mut moved = lock(&self.moved);
-        match pushed {
-            Pushed::Existed => moved.blobs_existed += 1,
-            Pushed::Mounted => moved.blobs_mounted += 1,
-            Pushed::Sent => {
-                moved.blobs_sent += 1;
-                moved.bytes_sent += size;
-            }
-        }
+        lock(&self.moved).count(pushed, size);
     }
 
     async fn copy(self: Arc<Self>, job: Job) -> Result<(), Shared> {

@@ -67,15 +67,7 @@ impl Landing {
         self.progress.add_bytes(descriptor.size);
         self.progress.add_items(1);
         self.landed.lock().unwrap_or_else(PoisonError::into_inner).insert(descriptor.digest);
-        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
-        match pushed {
-            Pushed::Existed => moved.blobs_existed += 1,
-            Pushed::Mounted => moved.blobs_mounted += 1,
-            Pushed::Sent => {
-                moved.blobs_sent += 1;
-                moved.bytes_sent += descriptor.size;
-            }
-        }
+        self.moved.lock().unwrap_or_else(PoisonError::into_inner).count(pushed, descriptor.size);
         Ok(())
     }
 
