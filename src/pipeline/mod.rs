@@ -35,6 +35,13 @@ pub struct Context {
     pub byte_budget: u64,
 }
 
+impl Context {
+    /// Objects in flight at once. Where the user did not say, enough to fill a long line: each host paces itself.
+    pub fn jobs(&self) -> usize {
+        self.jobs.unwrap_or(64).clamp(1, 1024)
+    }
+}
+
 /// Why a verb failed. The message names the object and the next step.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

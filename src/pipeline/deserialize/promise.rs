@@ -17,8 +17,6 @@ use crate::pipeline::{Context, Error, LeftOut, Result};
 use crate::store::archive::Archive;
 use crate::store::{self, BytesBlob, Name, StoredBlob};
 
-/// Objects that are put in place at once, where the user did not say.
-const JOBS: usize = 64;
 /// Digests that a message names.
 const NAMED: usize = 10;
 
@@ -255,7 +253,7 @@ async fn land_blobs(
     held: &Held,
     graph: &Graph,
 ) -> (HashSet<Digest>, Option<store::Error>) {
-    let permits = Arc::new(Semaphore::new(cx.jobs.unwrap_or(JOBS).clamp(1, 1024)));
+    let permits = Arc::new(Semaphore::new(cx.jobs()));
     let mut tasks = JoinSet::new();
     let mut seen = HashSet::new();
     for blob in graph.nodes.values().flat_map(|node| &node.blobs) {
@@ -298,7 +296,7 @@ async fn land_manifests(
     root: Digest,
     missing_blobs: &HashSet<Digest>,
 ) -> (HashSet<Digest>, Option<store::Error>) {
-    let permits = Arc::new(Semaphore::new(cx.jobs.unwrap_or(JOBS).clamp(1, 1024)));
+    let permits = Arc::new(Semaphore::new(cx.jobs()));
     let mut placed: HashSet<Digest> = HashSet::new();
     let mut left: Vec<&Node> = graph.nodes.values().filter(|node| node.manifest.digest() != root).collect();
     left.sort_by_key(|node| node.manifest.digest());

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use tokio::task::JoinSet;
 
-use super::{Failed, Fetching, finished, jobs};
+use super::{Failed, Fetching, finished};
 use crate::archive::plan::{Content, Entry, Plan};
 use crate::image::Descriptor;
 use crate::medium::file::NewFile;
@@ -29,7 +29,7 @@ pub async fn write(cx: &Context, store: &Arc<dyn Store>, plan: &Plan, file: &New
     for entry in &plan.entries {
         match &entry.content {
             Content::Blob(descriptor) => {
-                while tasks.len() >= jobs(cx) {
+                while tasks.len() >= cx.jobs() {
                     if let Some(done) = tasks.join_next().await {
                         finished(done)?;
                     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{finished, jobs};
+use super::finished;
 use crate::archive::plan::Graph;
 use crate::image::{Descriptor, Manifest, annotation};
 use crate::pipeline::walk::{MAX_DEPTH, Manifests, Referrer, ReferrerFinder};
@@ -43,7 +43,7 @@ pub async fn walk(cx: &Context, store: &Arc<dyn Store>, name: &Name, recursive: 
         return Err(store::Error::Unusable { place: store.describe(), reason }.into());
     }
     let finder = recursive.then(|| Arc::new(ReferrerFinder::new(store.clone(), true)));
-    let permits = Arc::new(Semaphore::new(jobs(cx)));
+    let permits = Arc::new(Semaphore::new(cx.jobs()));
     let mut graph = Graph::default();
     let mut seen = HashSet::from([root.digest]);
     // The flag says whether it may be absent, as a subject may.

@@ -208,11 +208,6 @@ fn planned(plan: &Plan) -> Vec<PlannedEntry> {
     entries.collect()
 }
 
-/// Fetches that run at once, where the user did not say: the client paces each host.
-fn jobs(cx: &Context) -> usize {
-    cx.jobs.unwrap_or(64).clamp(1, 1024)
-}
-
 /// What every fetch needs.
 #[derive(Clone)]
 struct Fetching {

@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::{Failed, Fetching, finished, jobs};
+use super::{Failed, Fetching, finished};
 use crate::archive::plan::{Content, Plan};
 use crate::archive::{Compression, tar};
 use crate::image::Descriptor;
@@ -51,7 +51,7 @@ pub async fn write(
         fetching,
         budget: Arc::new(Semaphore::new(budget as usize)),
         share: (budget / 4).max(SEGMENT as u64 / UNIT),
-        jobs: jobs(cx),
+        jobs: cx.jobs(),
         to_start: plan
             .entries
             .iter()
