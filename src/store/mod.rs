@@ -7,6 +7,7 @@
 pub mod archive;
 pub mod error;
 pub mod layout;
+pub mod overlay;
 pub mod reader;
 pub mod registry;
 
