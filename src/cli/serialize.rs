@@ -95,9 +95,6 @@ fn text(args: &Args, report: &Report) -> Summary {
     let mut summary = Summary::new(format!("{verb} {} to {destination}", report.reference));
     summary.field("digest", report.digest);
     summary.field("archive", format!("{}, {}", size::human(report.bytes), count(report.blobs, "blob")));
-    if let Some(digest) = &report.archive_digest {
-        summary.field("checksum", digest);
-    }
     if let Some(plan) = &report.plan {
         summary.line(format!("{:>15} {:>15}  {}", "offset", "size", "digest"));
         for entry in plan {

@@ -15,11 +15,11 @@ use serde::Serialize;
 use super::{Context, Error, LeftOut, Moved, Result};
 pub use crate::archive::Compression;
 use crate::archive::plan::{Content, Plan};
-use crate::image::{Digest, ImageName};
+use crate::image::{Descriptor, Digest, ImageName};
 use crate::medium::Place;
 use crate::medium::file::{NewFile, free_space, refuse_existing};
 use crate::medium::ordered::Output;
-use crate::store::{self, Store};
+use crate::store::{self, Name, Store};
 
 /// How to write the archive.
 #[derive(Clone, Debug, Default)]
@@ -45,9 +45,6 @@ pub struct Report {
     pub destination: String,
     /// Length of the archive; with compression, of the compressed archive. Planned and uncompressed in a dry run.
     pub bytes: u64,
-    /// sha256 of the whole archive, where it is known for free.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub archive_digest: Option<Digest>,
     /// Blobs in the archive, manifests included.
     pub blobs: u64,
     /// In a dry run, every blob as it would be archived.
@@ -71,6 +68,41 @@ pub struct PlannedEntry {
 
 /// Writes `image` to `destination`: a path, or `-` for standard output.
 pub async fn serialize(cx: &Context, image: &ImageName, destination: &str, options: &Options) -> Result<Report> {
+    let subject = Subject {
+        store: cx.stores.open(image)?,
+        reference: image.to_string(),
+        root: image.name(),
+        ref_name: image.name().to_string(),
+    };
+    write(cx, subject, destination, options).await
+}
+
+/// Writes what `root` leads to in `store` to `destination`; in the archive, the root is called `ref_name`.
+pub async fn write_archive(
+    cx: &Context,
+    store: Arc<dyn Store>,
+    root: &Descriptor,
+    ref_name: &str,
+    destination: &str,
+    options: &Options,
+) -> Result<Report> {
+    let root = Name::Digest(root.digest);
+    let subject = Subject { store, reference: ref_name.into(), root, ref_name: ref_name.into() };
+    write(cx, subject, destination, options).await
+}
+
+/// What goes into an archive.
+struct Subject {
+    store: Arc<dyn Store>,
+    /// For reports and messages.
+    reference: String,
+    /// The root in the store.
+    root: Name,
+    /// Its name in the archive.
+    ref_name: String,
+}
+
+async fn write(cx: &Context, subject: Subject, destination: &str, options: &Options) -> Result<Report> {
     let place = Place::of(destination);
     if let Place::File(path) = &place
         && !options.dry_run
@@ -78,12 +110,11 @@ pub async fn serialize(cx: &Context, image: &ImageName, destination: &str, optio
         refuse_existing(path, options.force).map_err(|e| refused(path, e))?;
     }
     cx.progress.begin("planning");
-    let store = cx.stores.open(image)?;
-    let name = image.name();
-    let graph = graph::walk(cx, &store, &name, options.recursive).await?;
-    let plan = Plan::new(&graph.root, &name.to_string(), &graph.graph, options.foreign_layers)
-        .map_err(|e| Error::Refused(format!("{image}: {e}")))?;
-    let mut report = report(image, graph.root.digest, destination, &plan);
+    let Subject { store, reference, root, ref_name } = subject;
+    let graph = graph::walk(cx, &store, &root, options.recursive).await?;
+    let plan = Plan::new(&graph.root, &ref_name, &graph.graph, options.foreign_layers)
+        .map_err(|e| Error::Refused(format!("{reference}: {e}")))?;
+    let mut report = report(reference, graph.root.digest, destination, &plan);
     if options.dry_run {
         report.plan = Some(planned(&plan));
         return Ok(report);
@@ -175,20 +206,18 @@ fn check_space(path: &Path, needed: u64) -> Result<()> {
     }
 }
 
-fn report(image: &ImageName, digest: Digest, destination: &str, plan: &Plan) -> Report {
-    let image = image.to_string();
+fn report(reference: String, digest: Digest, destination: &str, plan: &Plan) -> Report {
     let left_out = plan.left_out.iter().map(|layer| LeftOut {
-        image: image.clone(),
+        image: reference.clone(),
         what: layer.digest.to_string(),
         why: "a foreign layer, which registries do not hold; --foreign-layers takes it along".into(),
     });
     Report {
         left_out: left_out.collect(),
-        reference: image,
+        reference,
         digest,
         destination: destination.into(),
         bytes: plan.length,
-        archive_digest: None,
         blobs: plan.entries.iter().filter(|e| e.descriptor.is_some()).count() as u64,
         plan: None,
         moved: Moved::default(),

@@ -1,12 +1,14 @@
 //! Archives as they are written: byte for byte what the format says, from a file's several fetches and
 //! from a pipe's one stream alike, and never over what is there.
 
+#[path = "../archives/mod.rs"]
 mod archives;
 
 use std::path::Path;
 use std::process::Command;
 
-use airgap_mirror::pipeline::serialize::{Compression, Options, Report, serialize};
+use airgap_mirror::pipeline::serialize::{Compression, Options, Report, serialize, write_archive};
+use airgap_mirror::store::Name;
 use archives::{Gathers, context, fixture};
 
 async fn write(gathers: &Gathers, name: &str, destination: &Path, options: Options) -> Report {
@@ -51,6 +53,19 @@ async fn archives_are_equal_to_those_of_the_field() {
         assert_eq!(report.bytes, written.len() as u64);
     }
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 8, "nothing temporary is left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_may_have_another_name_in_its_archive() {
+    let gathers = Gathers::new().await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sync.tar");
+    let cx = context();
+    let store = cx.stores.open(&gathers.image("part1")).unwrap();
+    let root = store.resolve(&Name::Tag("part1".into())).await.unwrap().unwrap();
+    let path_name = path.to_str().unwrap();
+    write_archive(&cx, store, &root, "sync-9", path_name, &Options::default()).await.unwrap();
+    assert!(std::fs::read(&path).unwrap() == expected("archive-part1"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
