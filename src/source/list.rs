@@ -104,14 +104,15 @@ fn parse_line(line: &str, number: usize) -> Result<Option<Source>, String> {
     Ok(Some(Source { line: number, text, image, labels }))
 }
 
-struct Field {
-    text: String,
+/// A field of a line.
+pub(crate) struct Field {
+    pub text: String,
     quoted: bool,
 }
 
 /// The fields of a line without its comment: separated by commas, trimmed, quoted ones unquoted.
 /// No fields for a line that is blank or only a comment.
-fn split(line: &str) -> Result<Vec<Field>, String> {
+pub(crate) fn split(line: &str) -> Result<Vec<Field>, String> {
     let mut fields = Vec::new();
     let mut rest = line.trim();
     if rest.is_empty() || rest.starts_with('#') {
