@@ -135,3 +135,56 @@ fn a_helper_that_fails_is_named_with_its_reason() {
     let path = install_helper(home.path(), "#!/bin/sh\necho 'keychain is locked'; exit 3\n");
     run(Some(&path)).stderr(contains("docker-credential-test for reg.low: keychain is locked (exit status: 3)"));
 }
+
+#[test]
+fn the_sample_is_a_configuration_that_changes_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let sample = mirror(home.path()).args(["config", "--sample"]).assert().success().get_output().stdout.clone();
+    let before = mirror(home.path()).args(["config", "show"]).assert().success().get_output().stdout.clone();
+    std::fs::write(home.path().join("mirror.yaml"), sample).unwrap();
+    let after = mirror(home.path()).args(["config", "show"]).assert().success().stderr(is_empty());
+    let after = String::from_utf8(after.get_output().stdout.clone()).unwrap();
+    assert_eq!(after.replace("config: mirror.yaml", "config: null"), String::from_utf8(before).unwrap());
+    mirror(home.path()).arg("config").assert().code(2);
+}
+
+#[test]
+fn show_says_where_each_value_came_from_and_no_secret() {
+    let home = tempfile::tempdir().unwrap();
+    write(
+        home.path().join("m.yaml"),
+        "concurrentHTTP: 7\nregistryAuthFile: auth.json\nregistryConfig:\n  reg.low:\n    endpoints: [http://a.low]\n",
+    );
+    let auth = r#"{"auths": {"reg.low": {"auth": "dTpnZWhlaW0="}, "t.low": {"identitytoken": "geheim"}}, "credHelpers": {"gcr.io": "gcloud"}}"#;
+    write(home.path().join("auth.json"), auth);
+    let show = |arguments: &[&str]| {
+        let mut command = mirror(home.path());
+        command.env("MIRROR_CONFIG", "m.yaml").env("HTTPS_PROXY", "http://u:geheim@proxy.low:3128");
+        let output = command.args(["config", "show"]).args(arguments).assert().success().get_output().stdout.clone();
+        let text = String::from_utf8(output).unwrap();
+        assert!(!text.contains("geheim") && !text.contains("Z2VoZWlt"), "{text}");
+        text
+    };
+    let text = show(&[]);
+    for line in [
+        "config: m.yaml  # $MIRROR_CONFIG",
+        "byteBudget: 67108864  # default",
+        "concurrentHTTP: 7  # m.yaml:1",
+        "registryConfig.registries.reg.low.endpoints: [http://a.low/]  # m.yaml:4",
+        "credentials.reg.low: {password: ***, user: u}  # auth.json",
+        "credentials.t.low: {identityToken: ***}  # auth.json",
+        "credentials.gcr.io: docker-credential-gcloud  # auth.json",
+        "HTTPS_PROXY: http://u:***@proxy.low:3128  # $HTTPS_PROXY",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+    }
+    let text = show(&["--jobs", "3"]);
+    assert!(text.contains("jobs: 3  # --jobs") && !text.contains("concurrentHTTP"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&show(&["--output", "json"])).unwrap();
+    assert_eq!(json["schema"], "mirror/config/v1");
+    let jobs = json["settings"].as_array().unwrap().iter().find(|s| s["key"] == "concurrentHTTP").unwrap();
+    assert_eq!(
+        *jobs,
+        serde_json::json!({"key": "concurrentHTTP", "value": 7, "origin": {"kind": "file", "file": "m.yaml", "line": 1}})
+    );
+}

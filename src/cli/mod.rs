@@ -4,6 +4,7 @@
 
 mod arguments;
 mod completions;
+mod config;
 mod deserialize;
 mod docs;
 mod exit;
@@ -63,6 +64,7 @@ enum Command {
     Serve(serve::Args),
     Login(login::Login),
     Logout(login::Logout),
+    Config(config::Args),
     Completions(completions::Args),
     Man(man::Args),
     #[command(hide = true)]
@@ -137,6 +139,7 @@ async fn dispatch(command: &Command, session: &Session) -> Result<Exit, Failure>
         Command::Serve(args) => serve::run(args, session).await,
         Command::Login(args) => login::login(args, session).await,
         Command::Logout(args) => login::logout(args, session).await,
+        Command::Config(args) => config::run(args, session),
         Command::Completions(args) => completions::run(args, session),
         Command::Man(args) => man::run(args, session),
         Command::Docs(docs::Args {}) => docs::run(session),

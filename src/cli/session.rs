@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::progress::Shown;
 use super::{Exit, Failure, interrupt, size};
-use crate::config::Config;
+use crate::config::{Config, Origin, Setting};
 use crate::pipeline::{self, Progress};
 use crate::store::Stores;
 use crate::store::registry::Client;
@@ -30,9 +30,9 @@ pub struct Global {
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub jobs: Option<u16>,
 
-    /// Memory for content between a source and a medium that takes it in order, as in 64MiB or 1G
-    #[arg(long, global = true, value_name = "SIZE", default_value = "64MiB", value_parser = byte_budget)]
-    pub byte_budget: u64,
+    /// Memory for content between a source and a medium that takes it in order, as in 1G [default: 64MiB]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = byte_budget)]
+    pub byte_budget: Option<u64>,
 
     /// What results look like: text for people, one JSON object for programs
     #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
@@ -50,6 +50,9 @@ pub struct Global {
     #[arg(long, global = true, value_name = "HOW", value_enum, default_value_t)]
     pub progress: ProgressStyle,
 }
+
+/// Without `--byte-budget`, in bytes.
+const BYTE_BUDGET: u64 = 64 << 20;
 
 fn byte_budget(text: &str) -> Result<u64, String> {
     let bytes = size::parse(text)?;
@@ -107,7 +110,7 @@ impl Session {
             stores: Stores::new(Client::new(config)),
             progress: self.progress.clone(),
             jobs,
-            byte_budget: self.global.byte_budget,
+            byte_budget: self.global.byte_budget.unwrap_or(BYTE_BUDGET),
         })
     }
 
@@ -118,6 +121,22 @@ impl Session {
             self.note(&format!("warning: {warning}"));
         }
         Ok(Arc::new(config))
+    }
+
+    /// What options decide, unless the configuration does: for `config show`.
+    pub fn settings(&self, config: &Config) -> Vec<Setting> {
+        let flag = |name| Origin::Flag { name };
+        let budget = self.global.byte_budget;
+        let mut settings = Vec::new();
+        match self.global.jobs {
+            Some(jobs) => settings.push(Setting::new("jobs", jobs, flag("--jobs"))),
+            None if config.jobs().is_none() => settings.push(Setting::new("jobs", "auto", Origin::Default)),
+            // concurrentHTTP of the file says so.
+            None => {}
+        }
+        let origin = budget.map_or(Origin::Default, |_| flag("--byte-budget"));
+        settings.push(Setting::new("byteBudget", budget.unwrap_or(BYTE_BUDGET), origin));
+        settings
     }
 
     /// The style that `auto` stands for here.

@@ -11,8 +11,10 @@ use base64::Engine;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::credentials::Credential;
+use super::origin::MASK;
 use super::{Error, Result, canonical_host};
 
 /// Standard alphabet, with or without padding.
@@ -79,6 +81,28 @@ impl AuthFile {
         })
     }
 
+    /// What each key of this file has, without the secrets.
+    pub fn masked(&self, path: &Path) -> Result<Vec<(String, Value)>> {
+        let helper = |name: &str| Value::from(format!("docker-credential-{name}"));
+        let mut entries: Vec<_> = self.cred_helpers.iter().map(|(key, name)| (key.clone(), helper(name))).collect();
+        for (key, entry) in &self.auths {
+            let credential = entry.as_ref().map(|entry| self.credential(key, entry, path)).transpose()?.flatten();
+            // An entry without a credential says that a helper has it.
+            entries.extend(credential.map(|credential| (key.clone(), credential.masked())));
+        }
+        entries.extend(self.creds_store.iter().filter(|name| !name.is_empty()).map(|name| ("*".into(), helper(name))));
+        Ok(entries)
+    }
+
+    fn credential(&self, key: &str, entry: &Entry, path: &Path) -> Result<Option<Credential>> {
+        entry.credential().map_err(|reason| Error::Invalid {
+            path: path.display().to_string(),
+            line: None,
+            column: None,
+            reason: format!("auths, key {key:?}: {reason}"),
+        })
+    }
+
     /// Where this file says that the credential is, most specific first.
     pub fn lookups(&self, registry: &str, repository: &str, path: &Path) -> Result<Vec<Lookup>> {
         let mut found = Vec::new();
@@ -87,13 +111,7 @@ impl AuthFile {
                 found.push(Lookup::Helper { name: name.clone(), server: server(key) });
             }
             for (key, entry) in self.auths.iter().filter(|(key, _)| canonical_key(key) == scope) {
-                let credential = entry.as_ref().map(Entry::credential).transpose();
-                let credential = credential.map_err(|reason| Error::Invalid {
-                    path: path.display().to_string(),
-                    line: None,
-                    column: None,
-                    reason: format!("auths, key {key:?}: {reason}"),
-                })?;
+                let credential = entry.as_ref().map(|entry| self.credential(key, entry, path)).transpose()?;
                 found.extend(credential.flatten().map(Lookup::Found));
             }
         }
@@ -111,6 +129,16 @@ impl AuthFile {
         let host = canonical_host(registry);
         let own = self.cred_helpers.iter().find(|(key, _)| canonical_key(key) == host);
         own.map(|(key, name)| (name.clone(), server(key))).or_else(|| self.store_of(registry))
+    }
+}
+
+impl Credential {
+    fn masked(&self) -> Value {
+        match self {
+            Credential::Basic { user, .. } => json!({ "user": user, "password": MASK }),
+            Credential::Identity(_) => json!({ "identityToken": MASK }),
+            Credential::Bearer(_) => json!({ "registryToken": MASK }),
+        }
     }
 }
 

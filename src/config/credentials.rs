@@ -11,7 +11,7 @@ use secrecy::SecretString;
 use tokio::sync::Mutex;
 
 use super::auth_file::{AuthFile, Lookup};
-use super::{Environment, Result, helper, read_bounded};
+use super::{Environment, Origin, Result, Setting, helper, read_bounded};
 
 /// What proves to a registry, or to its token server, who asks.
 #[derive(Clone, Debug)]
@@ -92,6 +92,19 @@ impl Chain {
             }
         }
         Ok(None)
+    }
+
+    /// The files in their order, and what each one keeps, with its secrets masked.
+    pub(super) fn settings(&self) -> Result<Vec<Setting>> {
+        let mut settings = Vec::new();
+        for path in &self.files {
+            let Some(text) = read_bounded(path)? else { continue };
+            let origin = Origin::File { file: path.display().to_string(), line: None };
+            for (key, value) in AuthFile::parse(&text, path)?.masked(path)? {
+                settings.push(Setting::new(format!("credentials.{key}"), value, origin.clone()));
+            }
+        }
+        Ok(settings)
     }
 
     async fn ask(&self, name: String, server: String) -> Result<Option<Credential>> {

@@ -48,6 +48,17 @@ pub enum Referrers {
     Tag,
 }
 
+impl Referrers {
+    /// As the configuration file has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Referrers::Auto => "auto",
+            Referrers::Api => "api",
+            Referrers::Tag => "tag",
+        }
+    }
+}
+
 /// Whether `host` (with or without a port) is this machine: `localhost`, `*.localhost`, 127.0.0.0/8, `[::1]`.
 pub fn is_loopback(host: &str) -> bool {
     if let Some(rest) = host.strip_prefix('[') {

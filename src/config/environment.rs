@@ -9,6 +9,16 @@ use std::path::PathBuf;
 const NAMES: [&str; 6] =
     ["MIRROR_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "DOCKER_CONFIG", "HOME"];
 
+/// Names that other rooms look at themselves, the first of each group that is set; only to be shown.
+const SHOWN: [&[&str]; 6] = [
+    &["MIRROR_SILENCE_TIMEOUT"],
+    &["MIRROR_LOG"],
+    &["HTTP_PROXY", "http_proxy"],
+    &["HTTPS_PROXY", "https_proxy"],
+    &["ALL_PROXY", "all_proxy"],
+    &["NO_PROXY", "no_proxy"],
+];
+
 /// Variables with a value that is not empty.
 #[derive(Clone, Debug, Default)]
 pub struct Environment(BTreeMap<&'static str, OsString>);
@@ -16,6 +26,12 @@ pub struct Environment(BTreeMap<&'static str, OsString>);
 impl Environment {
     pub fn of_process() -> Self {
         Environment(NAMES.iter().filter_map(|&n| Some((n, std::env::var_os(n)?))).filter(|v| !v.1.is_empty()).collect())
+    }
+
+    /// Variables of the process that change how registries are reached and are read elsewhere, with their values.
+    pub fn others() -> Vec<(&'static str, String)> {
+        let value = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        SHOWN.iter().filter_map(|names| names.iter().find_map(|&name| Some((name, value(name)?)))).collect()
     }
 
     /// A path that a variable holds.

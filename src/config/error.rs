@@ -1,7 +1,9 @@
 //! What can be wrong with the configuration or with credentials. Every message names the file, and the
 //! line and key where there is one; no message holds a secret.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use super::Origin;
 
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -9,7 +11,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     /// A file that the user named does not exist.
     #[error("{path}: no such configuration file (named by {named_by})")]
-    NoSuchFile { path: String, named_by: &'static str },
+    NoSuchFile { path: String, named_by: String },
 
     /// A file is there and cannot be read or written.
     #[error("{path}: {source}")]
@@ -47,7 +49,7 @@ impl Error {
         Error::Io { path: path.display().to_string(), source }
     }
 
-    pub(super) fn no_such_file(path: PathBuf, named_by: &'static str) -> Self {
-        Error::NoSuchFile { path: path.display().to_string(), named_by }
+    pub(super) fn no_such_file(path: &Path, named_by: &Origin) -> Self {
+        Error::NoSuchFile { path: path.display().to_string(), named_by: named_by.to_string() }
     }
 }

@@ -12,7 +12,7 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_saphyr::Spanned;
 
 use super::endpoint::{self, Referrers, Tls};
-use super::{EndpointSettings, Error, Result};
+use super::{EndpointSettings, Error, Origin, Result, Setting};
 
 /// What a file says, checked.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +24,8 @@ pub(super) struct Settings {
     pub auth_file: Option<PathBuf>,
     /// Objects in flight at once.
     pub jobs: Option<usize>,
+    /// What the file says, key by key.
+    pub shown: Vec<Setting>,
     /// What the file asks for and the program does not do, as `FILE:LINE: …`.
     pub warnings: Vec<String>,
 }
@@ -34,7 +36,7 @@ struct Document {
     api_version: Option<Spanned<String>>,
     kind: Option<Spanned<String>>,
     registry_config: Option<RegistryConfig>,
-    registry_auth_file: Option<PathBuf>,
+    registry_auth_file: Option<Spanned<PathBuf>>,
     #[serde(rename = "concurrentHTTP")]
     concurrent_http: Option<Spanned<usize>>,
     // What follows is ace-dt's own.
@@ -209,11 +211,16 @@ impl Reading<'_> {
         if let Some(kind) = document.kind.as_ref().filter(|k| k.value != "Configuration") {
             return Err(self.at(kind, format!("kind {:?} is not Configuration", kind.value)));
         }
-        self.settings.auth_file = document.registry_auth_file.map(|file| self.absolute(file));
+        if let Some(Spanned { value, referenced, .. }) = document.registry_auth_file {
+            let file = self.absolute(value);
+            self.show("registryAuthFile".into(), file.display().to_string(), referenced);
+            self.settings.auth_file = Some(file);
+        }
         if let Some(jobs) = document.concurrent_http {
             if !(1..=MAX_JOBS).contains(&jobs.value) {
                 return Err(self.at(&jobs, format!("concurrentHTTP must be between 1 and {MAX_JOBS}")));
             }
+            self.show("concurrentHTTP".into(), jobs.value, jobs.referenced);
             self.settings.jobs = Some(jobs.value);
         }
         let config = document.registry_config.unwrap_or_default();
@@ -243,6 +250,8 @@ impl Reading<'_> {
         if urls.is_empty() {
             return Ok(());
         }
+        let shown: Vec<String> = urls.iter().map(ToString::to_string).collect();
+        self.show(format!("registryConfig.registries.{}.endpoints", name.value), shown, name.referenced);
         match self.settings.registries.insert(name.value.to_ascii_lowercase(), urls) {
             None => Ok(()),
             Some(_) => Err(self.at(name, format!("registries: {:?} is there twice", name.value))),
@@ -272,6 +281,21 @@ impl Reading<'_> {
                 }
             };
         }
+        let under = |key: &str| format!("registryConfig.endpointConfig.{url}.{key}");
+        let files = |files: &[PathBuf]| files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>();
+        if settings.supports_referrers != Referrers::Auto {
+            self.show(under("supportsReferrers"), settings.supports_referrers.name(), text.referenced);
+        }
+        if !settings.tls.ca.is_empty() {
+            self.show(under("tls.ca"), files(&settings.tls.ca), text.referenced);
+        }
+        if let Some((cert, key)) = &settings.tls.client_certificate {
+            self.show(under("tls.cert"), cert.display().to_string(), text.referenced);
+            self.show(under("tls.key"), key.display().to_string(), text.referenced);
+        }
+        if settings.tls.insecure_skip_verify {
+            self.show(under("tls.insecureSkipVerify"), true, text.referenced);
+        }
         match self.settings.endpoints.insert(url, settings) {
             None => Ok(()),
             Some(_) => Err(self.at(text, format!("endpointConfig: {:?} is there twice", text.value))),
@@ -284,6 +308,11 @@ impl Reading<'_> {
             (_, _, Some(directory)) => directory.join(file),
             (_, _, None) => file,
         }
+    }
+
+    fn show(&mut self, key: String, value: impl Into<serde_json::Value>, place: serde_saphyr::Location) {
+        let origin = Origin::File { file: self.path.display().to_string(), line: Some(place.line()) };
+        self.settings.shown.push(Setting::new(key, value, origin));
     }
 
     fn warn<T>(&mut self, place: &Spanned<T>, text: String) {
@@ -447,6 +476,26 @@ mod tests {
             "{:?}",
             s.warnings
         );
+    }
+
+    #[test]
+    fn the_sample_changes_nothing_and_is_valid_with_every_setting_taken_in() {
+        let sample = super::super::SAMPLE;
+        let nothing = parse(sample, Path::new("sample.yaml"), None).unwrap();
+        assert!(nothing.shown.is_empty() && nothing.warnings.is_empty());
+        // Prose has a space after the #, and then a word.
+        let is_prose = |rest: &str| rest.starts_with(' ') && !rest.starts_with("  ") || rest.is_empty();
+        let take_in = |line: &str| match line.strip_prefix('#') {
+            Some(rest) if !is_prose(rest) => format!("{rest}\n"),
+            _ => format!("{line}\n"),
+        };
+        let all: String = sample.lines().map(take_in).collect();
+        let settings = parse(&all, Path::new("sample.yaml"), None).unwrap_or_else(|e| panic!("{e}\n{all}"));
+        assert!(settings.warnings.is_empty(), "{:?}", settings.warnings);
+        let keys: Vec<&str> = settings.shown.iter().map(|s| s.key.rsplit('.').next().unwrap()).collect();
+        for key in ["concurrentHTTP", "registryAuthFile", "endpoints", "supportsReferrers", "ca", "cert", "key"] {
+            assert!(keys.contains(&key), "{key} is not in {keys:?}");
+        }
     }
 
     #[test]

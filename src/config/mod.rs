@@ -10,6 +10,7 @@ pub mod error;
 mod file;
 mod helper;
 pub mod login;
+mod origin;
 
 use std::path::{Path, PathBuf};
 
@@ -17,11 +18,15 @@ pub use credentials::Credential;
 pub use endpoint::{Endpoint, Referrers, RegistryPolicy, Tls};
 pub use environment::Environment;
 pub use error::{Error, Result};
+pub use origin::{Origin, Setting};
 
 use crate::image::reference::is_docker_hub;
 
 /// Docker Hub as a key of the file, the usual name first.
 const HUB_NAMES: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
+
+/// A configuration file in which every setting is explained and commented out.
+pub const SAMPLE: &str = include_str!("sample.yaml");
 
 /// A configuration file larger than this is a mistake.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -31,6 +36,8 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     path: Option<PathBuf>,
+    /// What named the file.
+    named_by: Option<Origin>,
     settings: file::Settings,
     credentials: credentials::Chain,
 }
@@ -55,12 +62,15 @@ impl Config {
         let home = environment.path("HOME");
         let home = home.as_deref();
         let named = match (explicit, environment.path("MIRROR_CONFIG")) {
-            (Some(path), _) => Some((path.to_owned(), "--config")),
-            (None, Some(path)) => Some((path, "$MIRROR_CONFIG")),
+            (Some(path), _) => Some((path.to_owned(), Origin::Flag { name: "--config" })),
+            (None, Some(path)) => Some((path, Origin::Environment { name: "MIRROR_CONFIG" })),
             (None, None) => None,
         };
         let mut config = match named {
-            Some((path, named_by)) => Self::read(&path, home)?.ok_or_else(|| Error::no_such_file(path, named_by))?,
+            Some((path, named_by)) => match Self::read(&path, home)? {
+                Some(config) => Config { named_by: Some(named_by), ..config },
+                None => return Err(Error::no_such_file(&path, &named_by)),
+            },
             None => {
                 let mut found = None;
                 for path in default_files(environment) {
@@ -136,9 +146,39 @@ impl Config {
         RegistryPolicy { endpoints: endpoints.collect() }
     }
 
+    /// What the configuration file, the credential files and the environment say, with their places. Secrets are masked.
+    pub fn settings(&self) -> Result<Vec<Setting>> {
+        let file = self.path.as_ref().map(|path| path.display().to_string());
+        let mut settings = vec![Setting::new("config", file, self.named_by.clone().unwrap_or(Origin::Default))];
+        settings.extend(self.settings.shown.iter().cloned());
+        settings.extend(self.credentials.settings()?);
+        for (name, value) in Environment::others() {
+            settings.push(Setting::new(name, masked_url(&value), Origin::Environment { name }));
+        }
+        Ok(settings)
+    }
+
     /// The credential for a repository of a registry, both as a reference has them. `None`: go without.
     pub async fn credential(&self, registry: &str, repository: &str) -> Result<Option<Credential>> {
         self.credentials.find(registry, repository).await
+    }
+}
+
+/// A URL without its password; anything else as it is.
+fn masked_url(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        // A proxy may be written without a scheme.
+        return rest_masked(text);
+    };
+    format!("{scheme}://{}", rest_masked(rest))
+}
+
+fn rest_masked(rest: &str) -> String {
+    match rest.rsplit_once('@') {
+        Some((user, place)) if user.contains(':') => {
+            format!("{}:{}@{place}", user.split(':').next().unwrap_or_default(), origin::MASK)
+        }
+        _ => rest.to_owned(),
     }
 }
 
