@@ -5,6 +5,7 @@
 
 pub mod contents;
 pub mod index;
+pub mod pass;
 pub mod plan;
 pub mod reader;
 pub mod tar;

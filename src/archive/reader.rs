@@ -50,6 +50,8 @@ pub enum Error {
     Unsafe(String),
     #[error("it holds {size} bytes of index.json, more than the {max} that are read")]
     IndexSize { size: u64, max: u64 },
+    #[error("its manifests have more than {max} bytes: read it from a regular, uncompressed file")]
+    Manifests { max: u64 },
     #[error("its index.json cannot be read: {0}")]
     Index(#[from] serde_json::Error),
     #[error(transparent)]
@@ -179,6 +181,16 @@ impl<R: Input> Entries<R> {
         let n = self.fill(&mut out[..want])?;
         self.content -= n as u64;
         Ok(n)
+    }
+
+    /// Passes over what is left of the current entry's content. `false`: a torn archive.
+    pub fn skip_content(&mut self) -> Result<bool, Error> {
+        let rest = std::mem::take(&mut self.content);
+        if !torn_as_false(self.input.skip(rest))? {
+            return Ok(false);
+        }
+        self.offset += rest;
+        Ok(true)
     }
 
     /// Reads until `out` is full or the input ends.

@@ -7,10 +7,16 @@ use crate::image::descriptor::Annotations;
 use crate::image::reference::Name;
 use crate::image::{ImageName, Platform};
 use crate::source::Selector;
+use crate::store::Location;
 
 /// An IMAGE: `host/repo:tag`, `host/repo@digest`, `oci:DIR[:TAG]`.
 pub fn image(text: &str) -> Result<ImageName, String> {
     ImageName::from_str(text).map_err(|error| error.reason)
+}
+
+/// Where something is read from: `host/repo:tag`, `host/repo@digest`, `oci:DIR[:TAG]`, an archive file, `-`.
+pub fn location(text: &str) -> Result<Location, String> {
+    Location::parse(text)
 }
 
 /// An IMAGE that is about to be made: its digest is not known before.

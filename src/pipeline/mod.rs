@@ -7,12 +7,14 @@
 pub mod batch;
 pub mod copy;
 pub mod deserialize;
+pub mod existing;
 pub mod gather;
 mod platforms;
 pub mod progress;
 pub mod scatter;
 pub mod serialize;
 mod sizes;
+pub mod survey;
 pub mod walk;
 
 use std::sync::Arc;

@@ -1,6 +1,10 @@
-//! A seekable, uncompressed archive as a read-only store: every blob is read from where it is in the file.
+//! An archive as a read-only store. Of one that is seekable and uncompressed, every blob is read from where it is
+//! in the file; one that can be read only once has passed, and holds its manifests: its other blobs are known, not
+//! to be had.
 
+use std::collections::HashMap;
 use std::fs::File;
+use std::io::BufRead;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,8 +14,11 @@ use bytes::Bytes;
 
 use super::{BlobReader, BlobSource, Error, Name, Pushed, Result, Store, VerifyingReader};
 use crate::archive::contents::Contents;
+use crate::archive::pass::pass;
+use crate::archive::reader::{self, Stream};
 use crate::image::manifest::{MAX_MANIFEST_BYTES, sniff_media_type};
 use crate::image::{Descriptor, Digest, Manifest, annotation};
+use crate::medium::compression::decompress;
 
 /// Bytes that are read at once.
 const CHUNK: usize = 256 << 10;
@@ -19,8 +26,15 @@ const CHUNK: usize = 256 << 10;
 /// An archive that is open for reading.
 pub struct Archive {
     name: String,
-    file: Arc<File>,
+    bytes: Held,
     pub contents: Contents,
+}
+
+/// What can be read of it.
+enum Held {
+    All(Arc<File>),
+    /// It has passed; this was kept.
+    Small(HashMap<Digest, Bytes>),
 }
 
 impl Archive {
@@ -31,11 +45,21 @@ impl Archive {
         let opened = tokio::task::spawn_blocking(move || {
             let file = File::open(&path).map_err(|e| Error::io(path.display(), e))?;
             let scanned = file.try_clone().map_err(|e| Error::io(path.display(), e))?;
-            let unusable = |e: crate::archive::reader::Error| Error::Unusable { place: at, reason: e.to_string() };
-            Ok((file, Contents::scan(scanned).map_err(unusable)?))
+            Ok((file, Contents::scan(scanned).map_err(|e| unusable(&at, e))?))
         });
         let (file, contents) = opened.await.unwrap_or_else(|e| Err(Error::io(&name, std::io::Error::other(e))))?;
-        Ok(Archive { name, file: Arc::new(file), contents })
+        Ok(Archive { name, bytes: Held::All(Arc::new(file)), contents })
+    }
+
+    /// Reads a stream to its end, decompressed if it is compressed. `name` is for messages.
+    pub async fn read_through(name: &str, input: Box<dyn BufRead + Send>) -> Result<Self> {
+        let at = name.to_owned();
+        let read = tokio::task::spawn_blocking(move || {
+            let input = decompress(input).map_err(|e| Error::io(&at, e))?;
+            pass(Stream(input), None).map_err(|e| unusable(&at, e))
+        });
+        let passed = read.await.unwrap_or_else(|e| Err(Error::io(name, std::io::Error::other(e))))?;
+        Ok(Archive { name: name.into(), bytes: Held::Small(passed.kept), contents: passed.contents })
     }
 
     fn missing(&self, what: impl std::fmt::Display) -> Error {
@@ -58,8 +82,14 @@ impl Archive {
                 format!("{digest} has {} bytes, more than the {MAX_MANIFEST_BYTES} of any manifest", location.size);
             return Err(Error::Unusable { place: self.name.clone(), reason });
         }
-        let mut bytes = vec![0; location.size as usize];
-        self.file.read_exact_at(&mut bytes, location.offset).map_err(|e| Error::io(&self.name, e))?;
+        let bytes = match &self.bytes {
+            Held::All(file) => {
+                let mut bytes = vec![0; location.size as usize];
+                file.read_exact_at(&mut bytes, location.offset).map_err(|e| Error::io(&self.name, e))?;
+                bytes.into()
+            }
+            Held::Small(kept) => kept.get(digest).cloned().ok_or_else(|| self.passed(digest))?,
+        };
         let actual = Digest::of(digest.algorithm(), &bytes);
         if actual != *digest {
             let (expected, actual) = (Box::new(*digest), Box::new(actual));
@@ -70,7 +100,19 @@ impl Archive {
                 actual,
             });
         }
-        Ok(Some(bytes.into()))
+        Ok(Some(bytes))
+    }
+
+    fn passed(&self, digest: &Digest) -> Error {
+        let reason = format!("{digest} has passed and cannot be read again: use a regular, uncompressed file");
+        Error::Unusable { place: self.name.clone(), reason }
+    }
+}
+
+fn unusable(place: &str, error: reader::Error) -> Error {
+    match error {
+        reader::Error::Io(e) => Error::io(place, e),
+        e => Error::Unusable { place: place.into(), reason: e.to_string() },
     }
 }
 
@@ -115,7 +157,15 @@ impl Store for Archive {
     async fn open_blob(&self, descriptor: &Descriptor) -> Result<BlobReader> {
         let location = self.contents.blobs.get(&descriptor.digest);
         let location = *location.ok_or_else(|| self.missing(format!("blob {}", descriptor.digest)))?;
-        let (file, name) = (self.file.clone(), self.name.clone());
+        let file = match &self.bytes {
+            Held::All(file) => file.clone(),
+            Held::Small(kept) => {
+                let bytes = kept.get(&descriptor.digest).cloned().ok_or_else(|| self.passed(&descriptor.digest))?;
+                let chunks = Box::pin(futures_util::stream::iter([Ok(bytes)]));
+                return Ok(VerifyingReader::new(descriptor, self.name.clone(), chunks).into_reader());
+            }
+        };
+        let name = self.name.clone();
         let state = (location.offset, location.size);
         let chunks = futures_util::stream::try_unfold(state, move |(offset, left)| {
             let (file, name) = (file.clone(), name.clone());

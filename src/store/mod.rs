@@ -7,6 +7,7 @@
 pub mod archive;
 pub mod error;
 pub mod layout;
+pub mod location;
 pub mod overlay;
 pub mod reader;
 pub mod registry;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use error::{Error, Result};
+pub use location::{Location, Opened, Roots};
 pub use reader::{BlobReader, VerifyingReader};
 
 pub use crate::image::reference::Name;

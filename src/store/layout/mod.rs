@@ -43,6 +43,16 @@ impl Layout {
         Layout { directory: directory.to_owned(), index: Index::new(directory), referrers: Mutex::default() }
     }
 
+    /// Everything that `index.json` lists, in its order. Fails where there is no layout.
+    pub fn listed(&self) -> Result<Vec<Descriptor>> {
+        self.check()?;
+        let entries = self.index.read()?;
+        if entries.all.is_empty() && !self.directory.join("oci-layout").exists() {
+            return Err(self.missing("an OCI layout"));
+        }
+        Ok(entries.all.clone())
+    }
+
     fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.directory.join(digest.blob_path())
     }

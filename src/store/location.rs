@@ -1,0 +1,151 @@
+//! Where images are to be found, wherever a command reads some: in a registry, in a layout, or in an
+//! archive. Opening gives a store and the roots in it; nothing is contacted before.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::archive::Archive;
+use super::layout::Layout;
+use super::{Error, Name, Result, Store, Stores};
+use crate::archive::Compression;
+use crate::image::{Descriptor, ImageName};
+use crate::medium::Place;
+
+/// Endings of names that are archives and no repositories.
+const ARCHIVE_ENDINGS: [&str; 6] = [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.zstd", ".tzst"];
+
+/// A registry's or layout's image, a whole layout, or an archive.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Location {
+    /// One image; in a layout without a name, all that it lists.
+    Image(ImageName),
+    /// An archive file, a pipe, or `-` for standard input.
+    Archive(String),
+}
+
+impl Location {
+    /// `host/repo:tag`, `oci:DIR[:TAG]`, the path of an archive, or `-`. What exists as a file is one.
+    pub fn parse(text: &str) -> std::result::Result<Location, String> {
+        if text == "-" {
+            return Ok(Location::Archive(text.into()));
+        }
+        if text.starts_with("oci:") {
+            return text.parse().map(Location::Image).map_err(|e: crate::image::reference::ReferenceError| e.reason);
+        }
+        match std::fs::metadata(text) {
+            Ok(m) if m.is_dir() && Path::new(text).join("oci-layout").exists() => {
+                return Err(format!("it is a directory: for the OCI layout in it, write oci:{text}"));
+            }
+            Ok(m) if !m.is_dir() => return Ok(Location::Archive(text.into())),
+            _ => {}
+        }
+        let is_path = ["/", "./", "../"].iter().any(|start| text.starts_with(start))
+            || ARCHIVE_ENDINGS.iter().any(|ending| text.ends_with(ending));
+        if is_path {
+            return Ok(Location::Archive(text.into()));
+        }
+        match text.parse::<ImageName>() {
+            Ok(image) => Ok(Location::Image(image)),
+            Err(e) => Err(format!("{}; and there is no archive file of that name", e.reason)),
+        }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Location::Image(image) => image.fmt(f),
+            Location::Archive(file) if file == "-" => f.write_str("standard input"),
+            Location::Archive(file) => f.write_str(file),
+        }
+    }
+}
+
+/// Where to begin in an opened store.
+#[derive(Clone, Debug)]
+pub enum Roots {
+    /// One image, which was not looked for yet.
+    Named(Name),
+    /// What the `index.json` of an archive or of a layout lists, in its order, the root of a gather first. Those
+    /// that belong to others of them (children, referrers) are among them.
+    Listed(Vec<Descriptor>),
+}
+
+/// A location that is open for reading.
+pub struct Opened {
+    pub store: Arc<dyn Store>,
+    pub roots: Roots,
+    /// The same store, where it is an archive.
+    pub archive: Option<Arc<Archive>>,
+}
+
+impl Stores {
+    /// Opens what the location names. An archive that can be read anywhere is read by its headers; any other
+    /// (compressed, a pipe) is read to its end, and then knows its manifests and which blobs it holds.
+    pub async fn open_location(&self, location: &Location) -> Result<Opened> {
+        let archive = match location {
+            Location::Image(ImageName::Layout { directory, name: None }) => {
+                let layout = Layout::new(directory);
+                let roots = Roots::Listed(layout.listed()?);
+                return Ok(Opened { store: Arc::new(layout), roots, archive: None });
+            }
+            Location::Image(image) => {
+                return Ok(Opened { store: self.open(image)?, roots: Roots::Named(image.name()), archive: None });
+            }
+            Location::Archive(file) => Arc::new(open_archive(file).await?),
+        };
+        let roots = archive.contents.indexes.first().cloned().unwrap_or_default();
+        Ok(Opened { store: archive.clone(), roots: Roots::Listed(roots), archive: Some(archive) })
+    }
+}
+
+async fn open_archive(name: &str) -> Result<Archive> {
+    let io = |e| Error::io(name, e);
+    match Place::of(name) {
+        Place::File(path) if !is_compressed(&path).map_err(io)? => Archive::open(&path).await,
+        Place::File(path) | Place::Ordered(path) => {
+            let file = File::open(path).map_err(io)?;
+            Archive::read_through(name, Box::new(BufReader::with_capacity(1 << 20, file))).await
+        }
+        Place::Standard => {
+            let input = BufReader::with_capacity(1 << 20, std::io::stdin());
+            Archive::read_through("standard input", Box::new(input)).await
+        }
+    }
+}
+
+/// Whether a regular file begins as a compressed stream does.
+fn is_compressed(path: &Path) -> std::io::Result<bool> {
+    let mut start = Vec::new();
+    File::open(path)?.take(4).read_to_end(&mut start)?;
+    Ok(Compression::sniff(&start).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_archives_from_references() {
+        let archive = |text: &str| matches!(Location::parse(text), Ok(Location::Archive(_)));
+        for text in ["-", "/mnt/a", "./a", "../a/b", "sync-45.tar", "usb/sync-45.tar.zst", "Cargo.toml"] {
+            assert!(archive(text), "{text}");
+        }
+        for text in ["reg.low/a:1", "oci:dir", "oci:./dir:tag", "localhost:5000/a/b", "reg/tar"] {
+            assert!(matches!(Location::parse(text), Ok(Location::Image(_))), "{text}");
+        }
+        assert!(Location::parse("sync-45").unwrap_err().contains("no archive file"));
+        assert!(Location::parse("").is_err());
+    }
+
+    #[test]
+    fn a_layout_directory_is_pointed_to() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("oci-layout"), "{}").unwrap();
+        let path = directory.path().display().to_string();
+        assert!(Location::parse(&path).unwrap_err().contains(&format!("oci:{path}")));
+    }
+}
