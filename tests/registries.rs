@@ -19,7 +19,13 @@ use serde_json::Value;
 
 async fn registry(directory: &Path, read_only: bool) -> (Server, SocketAddr) {
     let listen = "127.0.0.1:0".parse().unwrap();
-    let options = serve::Options { directory: directory.to_owned(), listen, read_only, repository: None };
+    let options = serve::Options {
+        directory: directory.to_owned(),
+        listen,
+        read_only,
+        repository: None,
+        limits: serve::Limits::default(),
+    };
     let server = serve::spawn(options).await.unwrap();
     let address = server.address();
     (server, address)

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::{Exit, Failure, Session, interrupt};
-use crate::serve::{self, Options};
+use crate::serve::{self, Limits, Options};
 
 /// Serve a directory as a registry
 ///
@@ -58,6 +58,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
         listen: args.listen,
         read_only: args.read_only,
         repository: args.repository.clone(),
+        limits: Limits::default(),
     };
     let server = serve::spawn(options).await?;
     let address = server.address();

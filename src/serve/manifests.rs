@@ -8,9 +8,9 @@ use bytes::Bytes;
 use super::answer::{self, digest_header};
 use super::contents::{Contents, Record};
 use super::error::{Answer, Code, Refusal};
+use super::incoming::Incoming;
 use super::route::Query;
 use super::storage::Storage;
-use super::uploads::{Incoming, next_chunk};
 use crate::image::manifest::{MAX_MANIFEST_BYTES, View, sniff_media_type};
 use crate::image::reference::is_tag;
 use crate::image::{Algorithm, Descriptor, Digest, Manifest, media_type};
@@ -145,7 +145,7 @@ async fn read_body(headers: &HeaderMap, body: &mut Incoming) -> Result<Bytes, Re
         return Err(too_large());
     }
     let mut bytes = Vec::new();
-    while let Some(chunk) = next_chunk(body).await? {
+    while let Some(chunk) = body.next().await? {
         if (bytes.len() + chunk.len()) as u64 > MAX_MANIFEST_BYTES {
             return Err(too_large());
         }

@@ -13,8 +13,10 @@
 
 mod answer;
 mod blobs;
+mod connections;
 mod contents;
 mod error;
+mod incoming;
 mod journal;
 mod layout_index;
 mod manifests;
@@ -29,32 +31,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use connections::Limits;
 pub use error::{Error, Result};
 
 use crate::image::reference::is_repository;
 use error::{Answer, Code, Refusal};
+use incoming::Incoming;
 use route::{Query, Route};
 use storage::{Shared, Storage};
-use uploads::Incoming;
 
 /// `index.json` is written at most so often, and takes at most a tenth of the time.
 const INDEX_EVERY: Duration = Duration::from_millis(200);
-/// Expired uploads are looked for so often.
-const EXPIRE_EVERY: Duration = Duration::from_secs(300);
-/// Requests under way have so long to end when the server is stopped.
-const GRACE: Duration = Duration::from_secs(10);
-/// What is read of the body of a request that was refused, so that its client gets to read the answer.
-const DRAIN_BYTES: usize = 8 << 20;
-const DRAIN_TIME: Duration = Duration::from_secs(5);
 
 /// What to serve, and where.
 #[derive(Clone, Debug)]
@@ -67,28 +61,7 @@ pub struct Options {
     pub read_only: bool,
     /// Repository for the images of a layout whose names have none; else the directory's own name.
     pub repository: Option<String>,
-}
-
-/// Serves until Ctrl-C or SIGTERM. `ready` is told the address once requests are taken.
-pub async fn serve(options: Options, ready: impl FnOnce(SocketAddr)) -> Result<()> {
-    let server = spawn(options).await?;
-    ready(server.address());
-    stop_requested().await;
-    server.shutdown().await
-}
-
-async fn stop_requested() {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
-    let terminated = async {
-        match &mut terminate {
-            Some(signal) => signal.recv().await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminated => {}
-    }
+    pub limits: Limits,
 }
 
 /// A registry at work in tasks of this runtime.
@@ -125,7 +98,7 @@ pub async fn spawn(options: Options) -> Result<Server> {
     let listener = TcpListener::bind(options.listen).await.map_err(refuse)?;
     let address = listener.local_addr().map_err(refuse)?;
     let stop = CancellationToken::new();
-    let task = tokio::spawn(run(storage, listener, stop.clone()));
+    let task = tokio::spawn(run(storage, listener, options.limits, stop.clone()));
     Ok(Server { address, stop, task })
 }
 
@@ -145,25 +118,9 @@ fn directory_name(options: &Options) -> String {
     name.filter(|n| is_repository(n)).unwrap_or_else(|| "layout".into())
 }
 
-async fn run(storage: Shared, listener: TcpListener, stop: CancellationToken) -> Result<()> {
-    let upkeep = tokio::spawn(keep_up(storage.clone(), stop.clone()));
-    let listener = listener.tap_io(|stream| {
-        // Answers are whole; waiting for more would only delay them.
-        if let Err(e) = stream.set_nodelay(true) {
-            tracing::debug!(error = %e, "could not set TCP_NODELAY");
-        }
-    });
-    let router = Router::new().fallback(handle).with_state(storage.clone());
-    let serving = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
-    let overdue = async {
-        stop.cancelled().await;
-        tokio::time::sleep(GRACE).await;
-    };
-    tokio::select! {
-        _ = serving => {}
-        () = overdue => tracing::warn!("some requests did not end in time and were cut off"),
-    }
-    stop.cancel();
+async fn run(storage: Shared, listener: TcpListener, limits: Limits, stop: CancellationToken) -> Result<()> {
+    let upkeep = tokio::spawn(keep_up(storage.clone(), limits.upload, stop.clone()));
+    connections::take(listener, storage.clone(), limits, stop).await;
     upkeep.abort();
     // Cancelled or not: it writes no more.
     let _ = upkeep.await;
@@ -171,15 +128,15 @@ async fn run(storage: Shared, listener: TcpListener, stop: CancellationToken) ->
 }
 
 /// Writes `index.json` after changes and forgets old uploads, until the server is stopped.
-async fn keep_up(storage: Shared, stop: CancellationToken) {
-    let mut expire = tokio::time::interval(EXPIRE_EVERY);
+async fn keep_up(storage: Shared, expiry: Duration, stop: CancellationToken) {
+    let mut expire = tokio::time::interval((expiry / 12).max(Duration::from_millis(1)));
     let mut pause = INDEX_EVERY;
     while !stop.is_cancelled() {
         tokio::select! {
             () = stop.cancelled() => {}
             _ = expire.tick() => {
                 if !storage.is_read_only() {
-                    storage.uploads.expire();
+                    storage.uploads.expire(expiry);
                 }
             }
             () = storage.changed.notified() => {
@@ -197,15 +154,15 @@ async fn keep_up(storage: Shared, stop: CancellationToken) {
 }
 
 /// One request: taken apart, answered, and signed with the API's version.
-async fn handle(State(storage): State<Shared>, request: Request) -> Response {
+async fn handle(storage: &Storage, request: Request, silence: Duration) -> Response {
     let (parts, body) = request.into_parts();
-    let mut body = body.into_data_stream();
-    let mut response = match answer_to(&storage, &parts, &mut body).await {
+    let mut body = Incoming::new(body, silence);
+    let mut response = match answer_to(storage, &parts, &mut body).await {
         Ok(response) => response,
         Err(refusal) => {
             // A client that waits for leave to send its body is not given it.
             if !parts.headers.contains_key(header::EXPECT) {
-                drain(&mut body).await;
+                body.drain().await;
             }
             refusal.into_response()
         }
@@ -258,17 +215,4 @@ async fn answer_to(storage: &Storage, parts: &axum::http::request::Parts, body: 
             Err(Refusal::new(Code::Unsupported, message).with_header(header::ALLOW, allowed))
         }
     }
-}
-
-async fn drain(body: &mut Incoming) {
-    let all = async {
-        let mut left = DRAIN_BYTES;
-        while let Ok(Some(chunk)) = uploads::next_chunk(body).await
-            && left > chunk.len()
-        {
-            left -= chunk.len();
-        }
-    };
-    // Over time or not: the answer goes out now.
-    let _ = tokio::time::timeout(DRAIN_TIME, all).await;
 }

@@ -13,43 +13,22 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use axum::body::{Body, BodyDataStream};
+use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header, response};
-use bytes::Bytes;
-use futures_util::StreamExt;
 use tempfile::TempPath;
 
 use super::answer::{self, digest_header};
 use super::contents::Record;
 use super::error::{Answer, Code, Refusal};
+use super::incoming::Incoming;
 use super::route::Query;
 use super::storage::Storage;
 use crate::image::{Algorithm, Digest, Hasher};
 
-/// The body of a request as it comes.
-pub(super) type Incoming = BodyDataStream;
-
-/// A client that sends nothing for so long is given up; what it sent is kept.
-const SILENCE: Duration = Duration::from_secs(60);
-/// An upload that nobody asked for in that time is forgotten.
-const EXPIRY: Duration = Duration::from_secs(3600);
 /// How long a request waits for another one to let go of the same upload.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Uploads under way at once; each costs some hundred bytes of memory.
 const MOST: usize = 65_536;
-
-/// The next piece of a body. `None`: that was all of it.
-pub(super) async fn next_chunk(body: &mut Incoming) -> Result<Option<Bytes>, Refusal> {
-    match tokio::time::timeout(SILENCE, body.next()).await {
-        Ok(None) => Ok(None),
-        Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
-        Ok(Some(Err(e))) => Err(Refusal::new(Code::BlobUploadInvalid, format!("the body broke off: {e}"))),
-        Err(_) => {
-            let message = format!("nothing came for {} s", SILENCE.as_secs());
-            Err(Refusal::new(Code::BlobUploadInvalid, message).with_status(StatusCode::REQUEST_TIMEOUT))
-        }
-    }
-}
 
 #[derive(Debug)]
 pub(super) struct Uploads {
@@ -72,6 +51,8 @@ struct Progress {
     /// Bytes received.
     size: u64,
     hasher: Option<Hashing>,
+    /// Finished or given up: what came is no longer in its file.
+    ended: bool,
 }
 
 /// Hash state of the bytes received.
@@ -97,6 +78,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn new_id() -> String {
     let word = || RandomState::new().build_hasher().finish();
     format!("{:016x}{:016x}", word(), word())
+}
+
+fn not_under_way() -> Refusal {
+    Refusal::new(Code::BlobUploadUnknown, "this upload is not under way: begin a new one")
 }
 
 fn is_id(text: &str) -> bool {
@@ -125,35 +110,36 @@ impl Uploads {
             id,
             repository: repository.to_owned(),
             touched: Mutex::new(Instant::now()),
-            progress: tokio::sync::Mutex::new(Progress { size, hasher }),
+            progress: tokio::sync::Mutex::new(Progress { size, hasher, ended: false }),
         })
     }
 
     /// The upload of that name: in memory, or left on disk by an earlier process.
     fn find(&self, repository: &str, id: &str) -> Result<Arc<Session>, Refusal> {
-        let unknown = || Refusal::new(Code::BlobUploadUnknown, "this upload is not under way: begin a new one");
         let mut sessions = lock(&self.sessions);
         let session = match sessions.get(id) {
             Some(session) => session.clone(),
             None if is_id(id) => {
-                let metadata = fs::metadata(self.directory.join(id)).map_err(|_| unknown())?;
+                let metadata = fs::metadata(self.directory.join(id)).map_err(|_| not_under_way())?;
                 let session = self.session(id.to_owned(), repository, metadata.len(), None);
                 sessions.insert(id.to_owned(), session.clone());
                 session
             }
-            None => return Err(unknown()),
+            None => return Err(not_under_way()),
         };
         if session.repository != repository {
-            return Err(unknown());
+            return Err(not_under_way());
         }
         *lock(&session.touched) = Instant::now();
         Ok(session)
     }
 
-    fn forget(&self, session: &Session) {
-        lock(&self.sessions).remove(&session.id);
+    /// Ends an upload. A request that waits for it gets to know: it would write behind bytes that are gone.
+    fn forget(&self, session: &Session, progress: &mut Progress) {
+        progress.ended = true;
         // Nothing is there when nothing came, or when it was finished.
         let _ = fs::remove_file(&session.path);
+        lock(&self.sessions).remove(&session.id);
     }
 
     /// Writes small content to a file that goes away unless it is renamed.
@@ -165,13 +151,13 @@ impl Uploads {
         Ok(kept)
     }
 
-    /// Forgets uploads that nobody asked for in an hour, and what earlier processes left behind for so long.
-    pub fn expire(&self) {
+    /// Forgets uploads that nobody asked for in that time, and what earlier processes left behind for so long.
+    pub fn expire(&self, expiry: Duration) {
         let idle: Vec<Arc<Session>> =
-            lock(&self.sessions).values().filter(|s| lock(&s.touched).elapsed() > EXPIRY).cloned().collect();
+            lock(&self.sessions).values().filter(|s| lock(&s.touched).elapsed() > expiry).cloned().collect();
         for session in idle {
-            if session.progress.try_lock().is_ok() {
-                self.forget(&session);
+            if let Ok(mut progress) = session.progress.try_lock() {
+                self.forget(&session, &mut progress);
             }
         }
         let Ok(entries) = fs::read_dir(&self.directory) else { return };
@@ -181,7 +167,7 @@ impl Uploads {
             let ours =
                 is_id(name.strip_prefix("manifest-").unwrap_or(name)) && !lock(&self.sessions).contains_key(name);
             let age = |m: fs::Metadata| SystemTime::now().duration_since(m.modified().ok()?).ok();
-            if ours && entry.metadata().ok().and_then(age).is_some_and(|age| age > EXPIRY) {
+            if ours && entry.metadata().ok().and_then(age).is_some_and(|age| age > expiry) {
                 let _ = fs::remove_file(entry.path());
             }
         }
@@ -191,10 +177,11 @@ impl Uploads {
 impl Session {
     /// Waits for another request that is at work on this upload: one whose client is gone ends soon.
     async fn lock(&self) -> Result<tokio::sync::MutexGuard<'_, Progress>, Refusal> {
-        tokio::time::timeout(PATIENCE, self.progress.lock()).await.map_err(|_| {
+        let progress = tokio::time::timeout(PATIENCE, self.progress.lock()).await.map_err(|_| {
             Refusal::new(Code::BlobUploadInvalid, "another request is at work on this upload: try again")
                 .with_status(StatusCode::CONFLICT)
-        })
+        })?;
+        if progress.ended { Err(not_under_way()) } else { Ok(progress) }
     }
 
     fn location(&self) -> String {
@@ -212,7 +199,7 @@ impl Session {
     /// Takes a body in, behind what came before it; at most up to `end`.
     async fn receive(&self, progress: &mut Progress, body: &mut Incoming, end: Option<u64>) -> Result<(), Refusal> {
         let mut file = None;
-        while let Some(chunk) = next_chunk(body).await? {
+        while let Some(chunk) = body.next().await? {
             if end.is_some_and(|end| progress.size + chunk.len() as u64 > end) {
                 return Err(Refusal::new(Code::SizeInvalid, "more bytes came than Content-Range says"));
             }
@@ -251,7 +238,7 @@ impl Session {
     async fn finish(&self, storage: &Storage, progress: &mut Progress, expected: Digest) -> Answer {
         let actual = self.digest(progress, expected.algorithm()).await?;
         if actual != expected {
-            storage.uploads.forget(self);
+            storage.uploads.forget(self, progress);
             return Err(Refusal::new(Code::DigestInvalid, format!("expected {expected}, what came is {actual}")));
         }
         let exact = || {
@@ -265,7 +252,7 @@ impl Session {
         let repository = self.repository.clone();
         let record = Record::Blob { repository, digest: expected, size: progress.size };
         storage.commit(Some((&self.path, &expected)), vec![record], |_| Ok(()))?;
-        storage.uploads.forget(self);
+        storage.uploads.forget(self, progress);
         created(&self.repository, &expected)
     }
 }
@@ -322,7 +309,7 @@ pub(super) async fn start(storage: &Storage, repository: &str, query: &Query, bo
     };
     if done.is_err() {
         // Its client was never told a name by which it could go on.
-        storage.uploads.forget(&session);
+        storage.uploads.forget(&session, &mut progress);
     }
     done
 }
@@ -354,8 +341,8 @@ pub(super) async fn status(storage: &Storage, repository: &str, id: &str) -> Ans
 /// DELETE: gives an upload up.
 pub(super) async fn cancel(storage: &Storage, repository: &str, id: &str) -> Answer {
     let session = storage.uploads.find(repository, id)?;
-    let _alone = session.lock().await?;
-    storage.uploads.forget(&session);
+    let mut progress = session.lock().await?;
+    storage.uploads.forget(&session, &mut progress);
     answer::builder(StatusCode::NO_CONTENT).body(Body::empty()).map_err(answer::unwritable)
 }
 

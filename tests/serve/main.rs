@@ -3,6 +3,7 @@
 
 mod discovery;
 mod layout;
+mod limits;
 mod management;
 mod peer;
 mod pull;

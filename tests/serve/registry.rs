@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use airgap_mirror::image::{Algorithm, Digest, media_type};
-use airgap_mirror::serve::{Options, Server, spawn};
+use airgap_mirror::serve::{Limits, Options, Server, spawn};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -16,7 +16,17 @@ pub struct Registry {
 
 pub fn options(directory: &Path) -> Options {
     let listen = ([127, 0, 0, 1], 0).into();
-    Options { directory: directory.to_owned(), listen, read_only: false, repository: Some("local".into()) }
+    Options {
+        directory: directory.to_owned(),
+        listen,
+        read_only: false,
+        repository: Some("local".into()),
+        limits: Limits::default(),
+    }
+}
+
+fn client() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap()
 }
 
 impl Registry {
@@ -25,12 +35,27 @@ impl Registry {
     }
 
     pub async fn open(directory: tempfile::TempDir, read_only: bool) -> Registry {
+        let options = Options { read_only, ..options(directory.path()) };
+        Self::start(directory, options).await
+    }
+
+    pub async fn with_limits(limits: Limits) -> Registry {
+        let directory = tempfile::tempdir().unwrap();
+        let options = Options { limits, ..options(directory.path()) };
+        Self::start(directory, options).await
+    }
+
+    async fn start(directory: tempfile::TempDir, options: Options) -> Registry {
         // A second test of this process finds it installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let server = spawn(Options { read_only, ..options(directory.path()) }).await.unwrap();
+        let server = spawn(options).await.unwrap();
         let base = format!("http://{}", server.address());
-        let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        Registry { directory, base, server, client }
+        Registry { directory, base, server, client: client() }
+    }
+
+    /// The same with a client that holds no connection yet.
+    pub fn reconnected(self) -> Registry {
+        Registry { client: client(), ..self }
     }
 
     /// Stops it and starts it anew on the same directory.
