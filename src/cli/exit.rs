@@ -41,5 +41,5 @@ Exit codes:
   0    everything was verified at its destination
   1    something failed; standard error says what, and what to do next
   2    the arguments, or a file they name (list, mapper, configuration), cannot be used
-  3    finished, but something is missing, as you allowed (--allow-missing)
+  3    finished, but something is missing, as you allowed (--allow-missing, --continue-on-error)
   130  interrupted (Ctrl-C or SIGTERM)";

@@ -3,6 +3,7 @@
 //! other room imports this one.
 
 mod arguments;
+mod clone;
 mod completions;
 mod config;
 mod deserialize;
@@ -61,6 +62,7 @@ enum Command {
     Serialize(serialize::Args),
     Deserialize(deserialize::Args),
     Scatter(scatter::Args),
+    Clone(clone::Args),
     Serve(serve::Args),
     Login(login::Login),
     Logout(login::Logout),
@@ -136,6 +138,7 @@ async fn dispatch(command: &Command, session: &Session) -> Result<Exit, Failure>
         Command::Serialize(args) => serialize::run(args, session).await,
         Command::Deserialize(args) => deserialize::run(args, session).await,
         Command::Scatter(args) => scatter::run(args, session).await,
+        Command::Clone(args) => clone::run(args, session).await,
         Command::Serve(args) => serve::run(args, session).await,
         Command::Login(args) => login::login(args, session).await,
         Command::Logout(args) => login::logout(args, session).await,

@@ -79,12 +79,7 @@ fn text(args: &Args, report: &Report) -> Summary {
     let mut summary = Summary::new(format!("{verb} {images} of {} to {places}", report.reference));
     summary.field("digest", report.digest);
     if args.check {
-        // Every destination is what --check is for: this list is not cut.
-        for image in &report.images {
-            for destination in &image.destinations {
-                summary.line(format!("  {} -> {destination}", image.source));
-            }
-        }
+        summary.destinations(&report.images);
     } else {
         summary.moved(&report.moved);
     }

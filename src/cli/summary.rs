@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Exit, size};
-use crate::pipeline::{Failure, LeftOut, Moved};
+use crate::pipeline::{Failure, LeftOut, Moved, Placed};
 
 /// At most this many entries of a list are printed; `--output json` has all of them.
 const SHOWN: usize = 50;
@@ -45,6 +45,15 @@ impl Summary {
             let _ = write!(text, "; {} there already", count(moved.blobs_existed, "blob"));
         }
         self.field("sent", text);
+    }
+
+    /// Every destination, as a check prints them: this list is not cut.
+    pub fn destinations(&mut self, images: &[Placed]) {
+        for image in images {
+            for destination in &image.destinations {
+                self.line(format!("  {} -> {destination}", image.source));
+            }
+        }
     }
 
     /// A titled list, cut when it is long.

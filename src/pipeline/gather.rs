@@ -10,13 +10,13 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use super::copy::{self, Copier, Job, finished};
-use super::platforms::choose;
-use super::sizes::{Sizes, read_below};
+use super::sizes::sum;
+use super::sources::{Resolved, nothing_for, resolve, select};
 use super::{Context, Error, Failure, LeftOut, Moved, Placed, Result};
 use crate::image::descriptor::Annotations;
-use crate::image::gather_index::{self, GatherIndex};
+use crate::image::gather_index::GatherIndex;
 use crate::image::{Descriptor, Digest, ImageName, Manifest, Platform, annotation, media_type};
-use crate::source::{Selector, Source, matches_any};
+use crate::source::{Selector, Source};
 use crate::store::{self, Name, Store};
 
 /// How to gather.
@@ -58,13 +58,6 @@ pub struct Report {
     pub moved: Moved,
     pub left_out: Vec<LeftOut>,
     pub failures: Vec<Failure>,
-}
-
-/// What one source gave.
-struct Taken {
-    store: Arc<dyn Store>,
-    /// With the annotations that the gather index gives them.
-    roots: Vec<Descriptor>,
 }
 
 /// Copies every source into the destination's repository and tags the gather index there.
@@ -111,9 +104,7 @@ pub async fn gather(cx: &Context, sources: &[Source], destination: &ImageName, o
         match outcome {
             Ok(taken) => {
                 if taken.roots.is_empty() {
-                    let platforms: Vec<String> = options.platforms.iter().map(Platform::to_string).collect();
-                    let why = format!("nothing of it is for {}", platforms.join(" or "));
-                    report.left_out.push(LeftOut { image: text.clone(), what: "the image".into(), why });
+                    report.left_out.push(nothing_for(text, &options.platforms));
                 }
                 report.images.extend(taken.roots.iter().map(|root| Placed::new(text, root, Vec::new())));
                 all.extend(taken.roots.into_iter().map(|root| (taken.store.clone(), root)));
@@ -130,21 +121,6 @@ pub async fn gather(cx: &Context, sources: &[Source], destination: &ImageName, o
     Ok(report)
 }
 
-fn select(sources: &[Source], selectors: &[Selector]) -> Result<Vec<Source>> {
-    let mut wanted: Vec<Source> = Vec::new();
-    let mut lines: HashMap<&str, &Annotations> = HashMap::new();
-    for source in sources.iter().filter(|s| matches_any(selectors, &s.labels)) {
-        match lines.insert(&source.text, &source.labels) {
-            Some(labels) if *labels == source.labels => {}
-            _ => wanted.push(source.clone()),
-        }
-    }
-    if wanted.is_empty() && !sources.is_empty() {
-        return Err(Error::Refused("no source has labels that the selectors ask for".into()));
-    }
-    Ok(wanted)
-}
-
 /// One source: what it stands for, in place at the destination.
 async fn take(
     copier: &Copier,
@@ -152,19 +128,15 @@ async fn take(
     source: &Source,
     options: &Options,
     before: &Before,
-) -> Result<Taken> {
-    let store = copier.open(&source.image)?;
-    let descriptor = copier.resolve(&store, &source.image.name()).await?;
-    let chosen = choose(copier, &store, &descriptor, &options.platforms).await?;
-    let annotate = |d: Descriptor| gather_index::root(d, &source.text, &source.labels, chosen.index.as_deref());
-    let roots: Vec<Descriptor> = chosen.roots.into_iter().map(annotate).collect();
-    for root in &roots {
+) -> Result<Resolved> {
+    let taken = resolve(copier, source, &options.platforms).await?;
+    for root in &taken.roots {
         if options.dry_run || before.has(&root.digest) {
             continue;
         }
-        copier.copy(job(&store, to, root)).await.map_err(Error::without_image)?;
+        copier.copy(job(&taken.store, to, root)).await.map_err(Error::without_image)?;
     }
-    Ok(Taken { store, roots })
+    Ok(taken)
 }
 
 fn job(source: &Arc<dyn Store>, to: &Arc<dyn Store>, root: &Descriptor) -> Job {
@@ -192,7 +164,7 @@ async fn finish(
     let roots: Vec<Descriptor> = all.iter().map(|(_, root)| root.clone()).collect();
     (report.size_total, report.size_deduplicated) = match before.sizes_of(&roots) {
         Some(sizes) => sizes,
-        None => sum(copier, &all).await?,
+        None => sum(copier, &all, |_, _| {}).await?,
     };
     let index = GatherIndex {
         roots,
@@ -234,24 +206,6 @@ fn explain(error: Error, all: &[(Arc<dyn Store>, Descriptor)], options: &Options
         }
         other => other,
     }
-}
-
-async fn sum(copier: &Copier, all: &[(Arc<dyn Store>, Descriptor)]) -> Result<(u64, u64)> {
-    let mut tasks = JoinSet::new();
-    for (at, (store, root)) in all.iter().enumerate() {
-        let (copier, store, root) = (copier.clone(), store.clone(), root.clone());
-        tasks.spawn(async move { (at, read_below(&copier, &store, &root).await) });
-    }
-    let mut sizes = Sizes::default();
-    while let Some(result) = tasks.join_next().await {
-        let (at, manifests) = finished(result);
-        let root = &all[at].1;
-        let image = || root.annotation(annotation::SOURCE).unwrap_or_default().to_owned();
-        manifests
-            .and_then(|manifests| sizes.add(&root.digest, &manifests))
-            .map_err(|source| Error::Image { image: image(), source })?;
-    }
-    Ok((sizes.total, sizes.deduplicated))
 }
 
 /// What the destination's tag named before: what it names is in place, and need not be asked for.

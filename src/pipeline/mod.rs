@@ -5,15 +5,18 @@
 //! Dropping a verb's future stops it cleanly: nothing unfinished looks complete.
 
 pub mod batch;
+pub mod clone;
 pub mod copy;
 pub mod deserialize;
 pub mod existing;
 pub mod gather;
 mod platforms;
 pub mod progress;
+mod routes;
 pub mod scatter;
 pub mod serialize;
 mod sizes;
+mod sources;
 pub mod survey;
 pub mod walk;
 

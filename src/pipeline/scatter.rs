@@ -7,16 +7,16 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use serde::Serialize;
-use tokio::task::JoinSet;
 
-use super::copy::{self, Copier, Job, finished};
+use super::copy::{self, Copier};
 use super::platforms::choose;
+use super::routes::{Located, name_of, plan};
 use super::{Context, Error, Failure, LeftOut, Moved, Placed, Result};
 use crate::image::{Descriptor, Digest, ImageName, Platform, annotation, media_type};
 use crate::mapping::Mapper;
 use crate::source::{Selector, Source, labels_of, matches_any};
+use crate::store::Store;
 use crate::store::error::printable;
-use crate::store::{Name, Store};
 
 /// What to scatter, and how.
 #[derive(Clone, Debug, Default)]
@@ -51,13 +51,6 @@ pub struct Report {
     pub checked_only: bool,
 }
 
-/// One image, and where it goes.
-struct Route {
-    image: Descriptor,
-    source: String,
-    destinations: Vec<ImageName>,
-}
-
 /// Copies the images of a gather index (or of any index) to the destinations that `mapper` gives them.
 pub async fn scatter(cx: &Context, image: &ImageName, mapper: &Mapper, options: &Options) -> Result<Report> {
     let copier = Copier::new(cx, copy::Options { recursive: options.recursive, foreign_layers: false });
@@ -81,21 +74,17 @@ pub async fn scatter(cx: &Context, image: &ImageName, mapper: &Mapper, options: 
     };
     let children = index.children().map_err(crate::store::Error::from)?.manifests;
     let chosen = filter(&copier, &from, children, options, &mut report).await?;
-    let mut routes = Vec::new();
-    for route in plan(chosen, mapper)? {
-        if route.destinations.is_empty() {
-            report.no_destination.push(Placed::new(route.source, &route.image, Vec::new()));
-        } else {
-            routes.push(route);
-        }
-    }
-    refuse_conflicts(&routes)?;
+    let located = |image| Located { store: from.clone(), image, line: None };
+    let mut routes = plan(chosen.into_iter().map(located).collect(), mapper)?;
+    report.no_destination = std::mem::take(&mut routes.no_destination);
     if options.check {
-        report.images = routes.iter().map(Route::placed).collect();
+        report.images = routes.placed();
         return Ok(report);
     }
     cx.progress.begin("scattering");
-    send(&copier, &from, routes, &mut report).await;
+    let sent = routes.send(&copier).await;
+    report.images = sent.images;
+    report.failures.extend(sent.failures);
     report.moved = copier.moved();
     report.left_out.extend(copier.left_out());
     Ok(report)
@@ -158,104 +147,4 @@ async fn of_platforms(
         None => choose(copier, from, &child, platforms).await?.roots,
     };
     Ok(roots.into_iter().map(|root| Descriptor { annotations: child.annotations.clone(), ..root }).collect())
-}
-
-/// What to call an image: the reference that it was gathered from, else its digest.
-fn name_of(image: &Descriptor) -> String {
-    printable(image.annotation(annotation::SOURCE).unwrap_or(&image.digest.to_string()))
-}
-
-/// Where each image goes. Every image that a rule fails for is named, all at once.
-fn plan(images: Vec<Descriptor>, mapper: &Mapper) -> Result<Vec<Route>> {
-    let mut problems = Vec::new();
-    let mut routes = Vec::new();
-    for image in images {
-        match mapper.destinations(&image) {
-            Ok(destinations) => routes.push(Route { source: name_of(&image), image, destinations }),
-            Err(e) => problems.push(e.to_string()),
-        }
-    }
-    if problems.is_empty() { Ok(routes) } else { Err(Error::Refused(problems.join("\n"))) }
-}
-
-/// Two different images cannot have one name.
-fn refuse_conflicts(routes: &[Route]) -> Result<()> {
-    let mut taken: BTreeMap<String, &Route> = BTreeMap::new();
-    let mut problems = Vec::new();
-    for route in routes {
-        for destination in &route.destinations {
-            let other = *taken.entry(canonical(destination)).or_insert(route);
-            if other.image.digest != route.image.digest {
-                let both =
-                    format!("{} ({})\nand {} ({})", other.source, other.image.digest, route.source, route.image.digest);
-                let platforms = other.image.platform.is_some() && route.image.platform.is_some();
-                let advice = if platforms {
-                    "they are for different platforms: choose one with --platforms, or put the platform into the name with a template"
-                } else {
-                    "change the ruleset so that they differ"
-                };
-                problems.push(format!("two images for {destination}: {both}; {advice}"));
-            }
-        }
-    }
-    if problems.is_empty() { Ok(()) } else { Err(Error::Refused(problems.join("\n"))) }
-}
-
-/// The same for all spellings of one place.
-fn canonical(name: &ImageName) -> String {
-    match name {
-        ImageName::Registry(r) => format!("{}/{} {}", r.network_host(), r.network_repository(), r.name()),
-        ImageName::Layout { directory, .. } => format!("oci:{} {}", directory.display(), name.name()),
-    }
-}
-
-impl Route {
-    fn placed(&self) -> Placed {
-        Placed::new(&self.source, &self.image, self.destinations.iter().map(ImageName::to_string).collect())
-    }
-}
-
-/// Copies all routes at once; what arrived and what failed goes into the report, in the order of the index.
-async fn send(copier: &Copier, from: &Arc<dyn Store>, routes: Vec<Route>, report: &mut Report) {
-    let mut tasks = JoinSet::new();
-    for (at, route) in routes.iter().enumerate() {
-        for (nth, destination) in route.destinations.iter().enumerate() {
-            let (copier, from, destination) = (copier.clone(), from.clone(), destination.clone());
-            let (root, image) = (route.image.clone(), route.source.clone());
-            tasks.spawn(async move { (at, nth, send_one(&copier, from, root, image, &destination).await) });
-        }
-    }
-    let mut outcomes = Vec::new();
-    while let Some(result) = tasks.join_next().await {
-        outcomes.push(finished(result));
-    }
-    outcomes.sort_by_key(|(at, nth, _)| (*at, *nth));
-    let mut placed: Vec<Placed> = routes.iter().map(|r| Placed::new(&r.source, &r.image, Vec::new())).collect();
-    for (at, nth, outcome) in outcomes {
-        let destination = routes[at].destinations[nth].to_string();
-        match outcome {
-            Ok(()) => placed[at].destinations.push(destination),
-            Err(e) => {
-                let image = format!("{} to {destination}", routes[at].source);
-                report.failures.push(Failure { image, line: None, error: e.to_string() });
-            }
-        }
-    }
-    placed.retain(|p| !p.destinations.is_empty());
-    report.images = placed;
-}
-
-async fn send_one(
-    copier: &Copier,
-    source: Arc<dyn Store>,
-    root: Descriptor,
-    image: String,
-    destination: &ImageName,
-) -> Result<()> {
-    let tag = match destination.name() {
-        Name::Tag(tag) => Some(tag),
-        Name::Digest(_) => None,
-    };
-    let destination = copier.open(destination)?;
-    copier.copy(Job { source, root, destination, tag, image }).await.map_err(Error::without_image)
 }

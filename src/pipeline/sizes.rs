@@ -5,15 +5,42 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
+use tokio::task::JoinSet;
 
-use super::copy::Copier;
+use super::copy::{Copier, finished};
 use super::walk::MAX_DEPTH;
-use crate::image::{Descriptor, Digest, Manifest};
+use super::{Error, Result};
+use crate::image::{Descriptor, Digest, Manifest, annotation};
 use crate::store::{self, Store};
+
+/// Both sums over images whose manifests lie below these roots: in total, and deduplicated. `read` gets every
+/// root's manifests with the store that they are in.
+pub async fn sum(
+    copier: &Copier,
+    roots: &[(Arc<dyn Store>, Descriptor)],
+    mut read: impl FnMut(&Arc<dyn Store>, &[Manifest]),
+) -> Result<(u64, u64)> {
+    let mut tasks = JoinSet::new();
+    for (at, (store, root)) in roots.iter().enumerate() {
+        let (copier, store, root) = (copier.clone(), store.clone(), root.clone());
+        tasks.spawn(async move { (at, read_below(&copier, &store, &root).await) });
+    }
+    let mut sizes = Sizes::default();
+    while let Some(result) = tasks.join_next().await {
+        let (at, manifests) = finished(result);
+        let (store, root) = &roots[at];
+        let image = || root.annotation(annotation::SOURCE).unwrap_or_default().to_owned();
+        let failed = |source| Error::Image { image: image(), source };
+        let manifests = manifests.map_err(failed)?;
+        sizes.add(&root.digest, &manifests).map_err(failed)?;
+        read(store, &manifests);
+    }
+    Ok((sizes.total, sizes.deduplicated))
+}
 
 /// Every manifest below `root`, itself included, each once; those that the run has had cost nothing.
 /// Level by level, so that a level's manifests are fetched at once.
-pub async fn read_below(copier: &Copier, store: &Arc<dyn Store>, root: &Descriptor) -> store::Result<Vec<Manifest>> {
+async fn read_below(copier: &Copier, store: &Arc<dyn Store>, root: &Descriptor) -> store::Result<Vec<Manifest>> {
     let mut seen = HashSet::from([root.digest]);
     let mut level = vec![root.clone()];
     let mut all = Vec::new();
@@ -31,16 +58,16 @@ pub async fn read_below(copier: &Copier, store: &Arc<dyn Store>, root: &Descript
 
 /// Sums over roots whose manifests were all read.
 #[derive(Default)]
-pub struct Sizes {
+struct Sizes {
     totals: HashMap<Digest, u64>,
     counted: HashSet<Digest>,
-    pub total: u64,
-    pub deduplicated: u64,
+    total: u64,
+    deduplicated: u64,
 }
 
 impl Sizes {
     /// Counts one root; `manifests` are all that lie below it, itself included.
-    pub fn add(&mut self, root: &Digest, manifests: &[Manifest]) -> store::Result<()> {
+    fn add(&mut self, root: &Digest, manifests: &[Manifest]) -> store::Result<()> {
         let by_digest: HashMap<Digest, &Manifest> = manifests.iter().map(|m| (m.digest(), m)).collect();
         let total = self.total_of(root, &by_digest)?;
         self.total = self.total.saturating_add(total);

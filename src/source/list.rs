@@ -71,6 +71,19 @@ pub fn parse(text: &str, name: &str) -> Result<Vec<Source>, Error> {
     if lines.is_empty() { Ok(sources) } else { Err(Error::Lines { name: name.into(), lines }) }
 }
 
+/// The line of a list that parses to that source, without an end of line.
+pub fn line(source: &Source) -> String {
+    let plain = |c: char| !c.is_whitespace() && !matches!(c, ',' | '"' | '#');
+    let mut line = match source.text.chars().all(plain) {
+        true => source.text.clone(),
+        false => format!("\"{}\"", source.text.replace('"', "\"\"")),
+    };
+    for (key, value) in &source.labels {
+        line.push_str(&format!(", {key}={value}"));
+    }
+    line
+}
+
 fn parse_line(line: &str, number: usize) -> Result<Option<Source>, String> {
     if line.len() > MAX_LINE {
         return Err(format!("a line of {} bytes is not a source", line.len()));
@@ -229,6 +242,15 @@ mod tests {
             assert_eq!(labels(line), ["component=core", "module=test"], "{line}");
         }
         assert_eq!(labels("r.example/a:1, empty="), ["empty="]);
+    }
+
+    #[test]
+    fn a_source_is_written_as_it_is_read() {
+        for text in ["r.example/a:1", "r.example/a:1, component=core, empty=", "\"oci:my, \"\"images\"\" # 2:v1\", k=v"]
+        {
+            let source = parse(text, "t").unwrap().remove(0);
+            assert_eq!(line(&source), text);
+        }
     }
 
     #[test]

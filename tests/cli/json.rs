@@ -51,6 +51,8 @@ fn the_documented_schemas_are_the_real_ones() {
         &["serialize", "oci:low:sync", "sync.tar", "--dry-run"],
         &["deserialize", "sync.tar", "oci:high:sync"],
         &["scatter", "oci:high:sync", "all-prefix=dest.csv"],
+        &["clone", "good.list", "all-prefix=dest.csv"],
+        &["clone", "bad.list", "all-prefix=dest.csv", "--continue-on-error"],
         &["serialize", "oci:low:gone", "sync.tar"],
     ] {
         let output = mirror(home).args(["--output", "json"]).args(arguments).output().unwrap();

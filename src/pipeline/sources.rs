@@ -1,0 +1,96 @@
+//! What a list of sources stands for: each line resolved to its images, with the annotations that a gather
+//! index gives them, and nothing moved. gather, archive and clone see the same images because they ask here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use super::copy::{Copier, finished};
+use super::platforms::choose;
+use super::routes::Located;
+use super::{Error, Failure, LeftOut, Result};
+use crate::image::descriptor::Annotations;
+use crate::image::{Descriptor, Platform, gather_index};
+use crate::source::{Selector, Source, matches_any};
+use crate::store::{self, Store};
+
+/// What one source stands for.
+pub struct Resolved {
+    pub store: Arc<dyn Store>,
+    /// With the annotations that the gather index gives them. None: nothing of it is for the platforms.
+    pub roots: Vec<Descriptor>,
+}
+
+/// What all sources stand for.
+#[derive(Default)]
+pub struct All {
+    /// In the order of the list.
+    pub found: Vec<Located>,
+    pub left_out: Vec<LeftOut>,
+    pub failures: Vec<Failure>,
+}
+
+/// The sources whose labels match, each once. Refuses a choice that leaves nothing.
+pub fn select(sources: &[Source], selectors: &[Selector]) -> Result<Vec<Source>> {
+    let mut wanted: Vec<Source> = Vec::new();
+    let mut lines: HashMap<&str, &Annotations> = HashMap::new();
+    for source in sources.iter().filter(|s| matches_any(selectors, &s.labels)) {
+        match lines.insert(&source.text, &source.labels) {
+            Some(labels) if *labels == source.labels => {}
+            _ => wanted.push(source.clone()),
+        }
+    }
+    if wanted.is_empty() && !sources.is_empty() {
+        return Err(Error::Refused("no source has labels that the selectors ask for".into()));
+    }
+    Ok(wanted)
+}
+
+/// What one source stands for: one request, and one more for an index whose platforms are chosen from.
+pub async fn resolve(copier: &Copier, source: &Source, platforms: &[Platform]) -> store::Result<Resolved> {
+    let store = copier.open(&source.image)?;
+    let descriptor = copier.resolve(&store, &source.image.name()).await?;
+    let chosen = choose(copier, &store, &descriptor, platforms).await?;
+    let annotate = |d: Descriptor| gather_index::root(d, &source.text, &source.labels, chosen.index.as_deref());
+    let roots = chosen.roots.into_iter().map(annotate).collect();
+    Ok(Resolved { store, roots })
+}
+
+/// Resolves all sources at once. One that cannot be had hides no other.
+pub async fn resolve_all(copier: &Copier, sources: &[Source], platforms: &[Platform]) -> All {
+    let mut tasks = JoinSet::new();
+    for (at, source) in sources.iter().cloned().enumerate() {
+        let (copier, platforms) = (copier.clone(), platforms.to_vec());
+        tasks.spawn(async move { (at, resolve(&copier, &source, &platforms).await) });
+    }
+    let mut outcomes = Vec::new();
+    while let Some(result) = tasks.join_next().await {
+        outcomes.push(finished(result));
+    }
+    outcomes.sort_by_key(|(at, _)| *at);
+    let mut all = All::default();
+    for (at, outcome) in outcomes {
+        let Source { text, line, .. } = &sources[at];
+        match outcome {
+            Ok(resolved) => {
+                if resolved.roots.is_empty() {
+                    all.left_out.push(nothing_for(text, platforms));
+                }
+                let located = |image| Located { store: resolved.store.clone(), image, line: Some(*line) };
+                all.found.extend(resolved.roots.into_iter().map(located));
+            }
+            Err(e) => {
+                all.failures.push(Failure { image: text.clone(), line: Some(*line), error: e.to_string() });
+            }
+        }
+    }
+    all
+}
+
+/// Says that nothing of a source is for the platforms that were asked for.
+pub fn nothing_for(source: &str, platforms: &[Platform]) -> LeftOut {
+    let platforms: Vec<String> = platforms.iter().map(Platform::to_string).collect();
+    let why = format!("nothing of it is for {}", platforms.join(" or "));
+    LeftOut { image: source.into(), what: "the image".into(), why }
+}

@@ -1,0 +1,6 @@
+//! The shorter roads: clone, archive and unarchive, through the program.
+
+mod clone;
+#[path = "../cli/program.rs"]
+mod program;
+mod run;
