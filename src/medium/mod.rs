@@ -1,9 +1,11 @@
 //! Where the bytes of an archive live: regular files, and what can only be written in order (pipes,
 //! character devices, standard output).
 
+pub mod block;
 pub mod compression;
 pub mod file;
 pub mod ordered;
+pub mod tape;
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
