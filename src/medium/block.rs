@@ -39,6 +39,10 @@ impl Block {
         self.filled = length.min(self.capacity);
     }
 
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     pub fn len(&self) -> usize {
         self.filled
     }

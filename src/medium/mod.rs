@@ -4,6 +4,7 @@
 pub mod block;
 pub mod compression;
 pub mod file;
+pub mod identity;
 pub mod ordered;
 pub mod tape;
 

@@ -55,7 +55,8 @@ pub enum Written {
 
 /// A drive with a cartridge in it. Only one program can have it open.
 pub struct Drive {
-    file: File,
+    /// `None` once it was let go of.
+    file: Option<File>,
     path: PathBuf,
     access: Access,
     status: Status,
@@ -69,16 +70,13 @@ pub struct Drive {
 
 /// Whether `path` is a tape drive.
 pub fn is_tape(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|m| m.file_type().is_char_device() && libc_major(m.rdev()) == TAPE_MAJOR)
+    std::fs::metadata(path)
+        .is_ok_and(|m| m.file_type().is_char_device() && nix::sys::stat::major(m.rdev()) == TAPE_MAJOR)
 }
 
 /// Whether the tape is rewound whenever `path` is closed (`/dev/st0`, not `/dev/nst0`).
 pub fn rewinds_on_close(path: &Path) -> bool {
     is_tape(path) && std::fs::metadata(path).is_ok_and(|m| nix::sys::stat::minor(m.rdev()) & 0x80 == 0)
-}
-
-fn libc_major(device: u64) -> u64 {
-    nix::sys::stat::major(device)
 }
 
 impl Drive {
@@ -114,7 +112,7 @@ impl Drive {
         let file = open(path, access, 0).map_err(|e| cannot_open(path, access, e))?;
         let status = command::status(&file).map_err(|e| failure(path, "asking for its state", e))?;
         let mut drive = Drive {
-            file,
+            file: Some(file),
             path: path.to_owned(),
             access,
             status,
@@ -136,7 +134,7 @@ impl Drive {
             Access::Read => {}
             // Not every drive can be locked; an unlocked one works as well.
             Access::Write => {
-                if let Err(e) = command::operate(&self.file, Operation::Lock, 0) {
+                if let Err(e) = command::operate(self.file()?, Operation::Lock, 0) {
                     tracing::debug!("{}: cannot be locked: {e}", self.path.display());
                 }
             }
@@ -155,12 +153,12 @@ impl Drive {
 
     /// What the driver knows now.
     pub fn status(&self) -> io::Result<Status> {
-        command::status(&self.file).map_err(|e| failure(&self.path, "asking for its state", e))
+        command::status(self.file()?).map_err(|e| failure(&self.path, "asking for its state", e))
     }
 
     /// Blocks and filemarks between the beginning of the tape and where it stands.
     pub fn position(&self) -> io::Result<u64> {
-        command::position(&self.file).map_err(|e| failure(&self.path, "asking where the tape stands", e))
+        command::position(self.file()?).map_err(|e| failure(&self.path, "asking where the tape stands", e))
     }
 
     /// Writes one block.
@@ -169,7 +167,7 @@ impl Drive {
             return Err(refused(&self.path, "the drive failed before, and where the tape stands is not known"));
         }
         loop {
-            return match self.file.write(block) {
+            return match self.file()?.write(block) {
                 Ok(n) if n == block.len() => Ok(Written::Yes),
                 // A fixed block size, and the medium ended between two of the blocks.
                 Ok(n) => Ok(Written::EndOfMedium(n)),
@@ -190,7 +188,7 @@ impl Drive {
     /// Reads one block into `memory`.
     pub fn read(&mut self, memory: &mut [u8]) -> io::Result<Block> {
         loop {
-            let block = match self.file.read(memory) {
+            let block = match self.file()?.read(memory) {
                 Ok(0) if self.after_filemark => Block::EndOfData,
                 Ok(0) => Block::Filemark,
                 Ok(n) => Block::Data(n),
@@ -212,8 +210,8 @@ impl Drive {
 
     /// The driver answers at the end of what was written as it does for a damaged block.
     fn is_at_end_of_data(&self) -> io::Result<bool> {
-        let Ok(before) = command::position(&self.file) else { return Ok(false) };
-        if command::operate(&self.file, Operation::EndOfData, 1).is_err() {
+        let Ok(before) = command::position(self.file()?) else { return Ok(false) };
+        if command::operate(self.file()?, Operation::EndOfData, 1).is_err() {
             return Ok(false);
         }
         Ok(self.position()? == before)
@@ -224,7 +222,7 @@ impl Drive {
         if self.failed {
             return Err(refused(&self.path, "the drive failed before, and where the tape stands is not known"));
         }
-        command::operate(&self.file, Operation::WriteFilemarks, 1).map_err(|e| {
+        command::operate(self.file()?, Operation::WriteFilemarks, 1).map_err(|e| {
             self.failed = true;
             failure(&self.path, "bringing all that was written to the tape", e)
         })
@@ -259,10 +257,10 @@ impl Drive {
     pub fn is_blank(&mut self) -> io::Result<bool> {
         self.rewind()?;
         // Of a blank tape a drive may say that it cannot go anywhere.
-        let went = command::operate(&self.file, Operation::EndOfData, 1);
+        let went = command::operate(self.file()?, Operation::EndOfData, 1);
         let blank = match went {
             Ok(()) => self.position()? == 0,
-            Err(Errno::EIO) => command::position(&self.file) == Ok(0),
+            Err(Errno::EIO) => command::position(self.file()?) == Ok(0),
             Err(e) => return Err(failure(&self.path, "going to the end of what was written", e)),
         };
         self.rewind()?;
@@ -274,30 +272,54 @@ impl Drive {
         self.operate(Operation::Erase, 0, "erasing")
     }
 
-    /// Rewinds, and puts the cartridge out.
+    /// Puts the cartridge out and closes the drive.
     pub fn eject(mut self) -> io::Result<()> {
+        self.put_out()
+    }
+
+    /// Puts the cartridge out and lets go of the drive; only another [`Drive::open`] has it again.
+    pub fn put_out(&mut self) -> io::Result<()> {
         self.restore_block_size = None;
         self.operate(Operation::Eject, 1, "ejecting")?;
-        self.close()
+        self.release()
     }
 
     fn operate(&mut self, operation: Operation, count: i32, doing: &str) -> io::Result<()> {
         self.after_filemark = false;
-        command::operate(&self.file, operation, count).map_err(|e| failure(&self.path, doing, e))
+        command::operate(self.file()?, operation, count).map_err(|e| failure(&self.path, doing, e))
     }
 
     /// Closes the drive, and says what the system said of it.
-    pub fn close(self) -> io::Result<()> {
+    pub fn close(mut self) -> io::Result<()> {
+        self.release()
+    }
+
+    fn release(&mut self) -> io::Result<()> {
+        let Some(file) = self.file.take() else { return Ok(()) };
         if let Some(size) = self.restore_block_size
-            && let Err(e) = command::operate(&self.file, Operation::BlockSize, size as i32)
+            && let Err(e) = command::operate(&file, Operation::BlockSize, size as i32)
         {
             tracing::warn!("{}: its block size of {size} bytes cannot be set again: {e}", self.path.display());
         }
         if self.access == Access::Write && !self.failed {
             // Unlocked it would be by itself when it is ejected; a drive that cannot lock cannot unlock.
-            let _ = command::operate(&self.file, Operation::Unlock, 0);
+            let _ = command::operate(&file, Operation::Unlock, 0);
         }
-        nix::unistd::close(self.file.into_raw_fd()).map_err(|e| failure(&self.path, "closing it", e))
+        nix::unistd::close(file.into_raw_fd()).map_err(|e| failure(&self.path, "closing it", e))
+    }
+
+    /// The open drive; there is none after [`Self::put_out`].
+    fn file(&self) -> io::Result<&File> {
+        self.file.as_ref().ok_or_else(|| refused(&self.path, "it was let go of"))
+    }
+}
+
+impl Drop for Drive {
+    /// Only for a drive that failed, or whose run was stopped: the others were closed.
+    fn drop(&mut self) {
+        if let Err(e) = self.release() {
+            tracing::warn!("{e}");
+        }
     }
 }
 
@@ -319,7 +341,9 @@ fn cannot_open(path: &Path, access: Access, error: io::Error) -> io::Error {
         Errno::ENOMEDIUM => "there is no cartridge in the drive: put one in, then run this again".to_owned(),
         Errno::EROFS => "its cartridge is write-protected: slide its tab, or put in another".to_owned(),
         Errno::ENXIO | Errno::ENODEV => "there is no such drive, or it is switched off".to_owned(),
-        Errno::EACCES if access == Access::Write => "no permission: is this user in the group of the device?".to_owned(),
+        Errno::EACCES if access == Access::Write => {
+            "no permission: is this user in the group of the device?".to_owned()
+        }
         _ => return io::Error::new(error.kind(), format!("{}: {error}", path.display())),
     };
     refused(path, &why)

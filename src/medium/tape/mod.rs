@@ -4,7 +4,11 @@
 //! filemark. Where the tape ends first, a record says so, and the next tape begins with a record that
 //! names what it continues.
 
+pub mod change;
 pub mod command;
 pub mod drive;
+pub mod reader;
+pub mod record;
+pub mod writer;
 
 pub use drive::{Access, Drive, is_tape, rewinds_on_close};

@@ -1,0 +1,216 @@
+//! Writing an archive to a tape, and on to the next one where it ends.
+//!
+//! Invariants: a tape that holds anything is never begun anew unless that was allowed; what an early
+//! warning refused is the first of the next tape; after [`TapeWriter::finish`] all of it is on the tapes.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::change::{NextTape, change};
+use super::drive::{Access, Drive, Written};
+use super::record::{Place, Record};
+use crate::medium::identity::Identity;
+
+/// Blocks are not made smaller than this for a drive that refuses them.
+const SMALLEST: usize = 4096;
+
+/// What to do with tapes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Begin a next tape anew even if something is on it.
+    pub overwrite: bool,
+    /// Put the last tape out when all is written.
+    pub eject: bool,
+    /// Rewind the last tape when all is written.
+    pub rewind: bool,
+}
+
+/// What is on one tape.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TapeUsed {
+    /// Number of the tape, from 1.
+    pub volume: u32,
+    /// Where the tape stood before the first block: blocks and filemarks from its beginning.
+    pub position_before: u64,
+    /// Where it stands behind the last filemark.
+    pub position_after: u64,
+    /// Bytes of the archive on it, padding included.
+    pub bytes: u64,
+    /// Size of its blocks in bytes, the last one perhaps excepted.
+    pub block_size: usize,
+}
+
+/// An archive on its way to a tape.
+pub struct TapeWriter {
+    drive: Drive,
+    path: PathBuf,
+    archive: Identity,
+    ask: NextTape,
+    options: Options,
+    block_size: usize,
+    offset: u64,
+    tape: TapeUsed,
+    full: Vec<TapeUsed>,
+}
+
+impl TapeWriter {
+    /// Begins where the tape stands, at `offset` of the archive. Blocks have `block_size` bytes, unless the drive takes only smaller
+    /// ones; where it is set to a fixed size, `block_size` must be a multiple of that.
+    pub fn start(
+        path: &Path,
+        archive: Identity,
+        block_size: usize,
+        offset: u64,
+        options: Options,
+        ask: NextTape,
+    ) -> io::Result<Self> {
+        let drive = Drive::open(path, Access::Write)?;
+        Self::on(drive, archive, block_size, offset, options, ask)
+    }
+
+    /// The same with a drive that is open, and stands at the right place.
+    pub fn on(
+        drive: Drive,
+        archive: Identity,
+        block_size: usize,
+        offset: u64,
+        options: Options,
+        ask: NextTape,
+    ) -> io::Result<Self> {
+        if let Some(fixed) = drive.fixed_block_size()
+            && block_size % fixed as usize != 0
+        {
+            return Err(io::Error::other(format!(
+                "{}: the drive is set to blocks of {fixed} bytes, and {block_size} is no multiple of that: give \
+                 another --block-size, or set the drive to 0",
+                drive.path().display()
+            )));
+        }
+        let tape = TapeUsed { volume: 1, position_before: drive.position()?, position_after: 0, bytes: 0, block_size };
+        let path = drive.path().to_owned();
+        Ok(TapeWriter { drive, path, archive, ask, options, block_size, offset, tape, full: Vec::new() })
+    }
+
+    /// Writes one block, of the agreed size.
+    pub fn write(&mut self, block: &[u8]) -> io::Result<()> {
+        let mut rest = block;
+        while !rest.is_empty() {
+            let piece = &rest[..rest.len().min(self.block_size)];
+            match self.drive.write(piece)? {
+                Written::Yes => {
+                    self.count(piece.len());
+                    rest = &rest[piece.len()..];
+                }
+                Written::TooLarge => self.make_smaller()?,
+                Written::EndOfMedium(taken) => {
+                    self.count(taken);
+                    rest = &rest[taken..];
+                    self.next_tape()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.offset += bytes as u64;
+        self.tape.bytes += bytes as u64;
+    }
+
+    fn make_smaller(&mut self) -> io::Result<()> {
+        let half = self.block_size / 2;
+        let fits = self.drive.fixed_block_size().is_none_or(|fixed| half % fixed as usize == 0);
+        if self.tape.bytes > 0 || half < SMALLEST || !fits {
+            let (path, size) = (self.path.display(), self.block_size);
+            return Err(io::Error::other(format!(
+                "{path}: the drive takes no blocks of {size} bytes: give a smaller --block-size"
+            )));
+        }
+        tracing::warn!(
+            "{}: the drive takes no blocks of {} bytes: trying {half}",
+            self.path.display(),
+            self.block_size
+        );
+        self.block_size = half;
+        self.tape.block_size = half;
+        Ok(())
+    }
+
+    /// Ends this tape, and begins the next one.
+    fn next_tape(&mut self) -> io::Result<()> {
+        self.drive.filemark()?;
+        let volume = self.tape.volume;
+        self.put_record(Place::Ends, volume)?;
+        self.tape.position_after = self.drive.position()?;
+        let (archive, offset, overwrite) = (self.archive.clone(), self.offset, self.options.overwrite);
+        tracing::info!("tape {volume} of {archive} is full after {} bytes of it", self.tape.bytes);
+        let full = std::mem::replace(
+            &mut self.tape,
+            TapeUsed {
+                volume: volume + 1,
+                position_before: 0,
+                position_after: 0,
+                bytes: 0,
+                block_size: self.block_size,
+            },
+        );
+        self.full.push(full);
+        let accept = |drive: &mut Drive| {
+            if overwrite || drive.is_blank()? {
+                drive.rewind()?;
+                return Ok(Ok(()));
+            }
+            Ok(Err(match Record::read(drive)? {
+                Some(found) if found.archive.is_same(&archive) && found.volume <= volume => {
+                    format!("this is tape {} of the same archive: it is left as it is", found.volume)
+                }
+                _ => "this tape is not empty, and left as it is: erase it first, or allow that with --force".into(),
+            }))
+        };
+        let (drive, ()) = {
+            // The tape must be out of the drive before another is asked for.
+            let path = self.path.clone();
+            let ask = &mut self.ask;
+            let old = &mut self.drive;
+            old.put_out()?;
+            change(ask, &path, Access::Write, &archive.to_string(), volume + 1, accept)?
+        };
+        self.drive = drive;
+        self.offset = offset;
+        self.put_record(Place::Continues, volume + 1)
+    }
+
+    /// Writes a record and a filemark. At the early warning the first try may be refused and the second taken.
+    fn put_record(&mut self, place: Place, volume: u32) -> io::Result<()> {
+        let record = Record { place, archive: self.archive.clone(), volume, offset: self.offset };
+        let block = record.block(self.drive.fixed_block_size())?;
+        for _ in 0..2 {
+            match self.drive.write(block.bytes())? {
+                Written::Yes => return self.drive.filemark(),
+                Written::EndOfMedium(0) => {}
+                Written::EndOfMedium(_) | Written::TooLarge => break,
+            }
+        }
+        let (path, what) = (self.path.display(), if place == Place::Ends { "end" } else { "beginning" });
+        Err(io::Error::other(format!("{path}: there is no room for the record at the {what} of tape {volume}")))
+    }
+
+    /// Brings everything to the tape, and says what is on which.
+    pub fn finish(mut self) -> io::Result<Vec<TapeUsed>> {
+        self.drive.filemark()?;
+        self.tape.position_after = self.drive.position()?;
+        if self.options.eject {
+            self.drive.eject()?;
+        } else {
+            if self.options.rewind {
+                self.drive.rewind()?;
+            }
+            self.drive.close()?;
+        }
+        self.full.push(self.tape);
+        Ok(self.full)
+    }
+}
