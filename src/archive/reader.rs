@@ -121,11 +121,22 @@ pub struct Entries<R> {
     padding: u64,
     zeros: u32,
     any: bool,
+    /// Where the trailer ends.
+    length: Option<u64>,
 }
 
 impl<R: Input> Entries<R> {
     pub fn new(input: R) -> Self {
-        Entries { input, headers: Headers::default(), offset: 0, content: 0, padding: 0, zeros: 0, any: false }
+        Entries {
+            input,
+            headers: Headers::default(),
+            offset: 0,
+            content: 0,
+            padding: 0,
+            zeros: 0,
+            any: false,
+            length: None,
+        }
     }
 
     /// The next entry, or how they ended. What was not read of the last one is passed over.
@@ -155,7 +166,12 @@ impl<R: Input> Entries<R> {
             };
             self.any = true;
             match header {
-                Header::Zeros => self.zeros = self.zeros.saturating_add(1),
+                Header::Zeros => {
+                    self.zeros = self.zeros.saturating_add(1);
+                    if self.zeros == 2 {
+                        self.length = Some(self.offset);
+                    }
+                }
                 Header::Extension { kind, size } => {
                     let mut body = vec![0; tar::padded(size).unwrap_or(size) as usize];
                     if self.fill(&mut body)? < body.len() {
@@ -173,6 +189,16 @@ impl<R: Input> Entries<R> {
                 }
             }
         }
+    }
+
+    /// Length of the archive with its trailer, without what follows (the padding of a tape's last block), in bytes.
+    pub fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    /// What the entries are read from, to ask it what it saw.
+    pub fn into_input(self) -> R {
+        self.input
     }
 
     /// Reads content of the current entry. Fewer bytes than the buffer holds: its end, or a torn archive.

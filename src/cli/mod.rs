@@ -23,6 +23,7 @@ mod serve;
 mod session;
 mod size;
 mod summary;
+mod tape;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -63,6 +64,7 @@ enum Command {
     Deserialize(deserialize::Args),
     Scatter(scatter::Args),
     Clone(clone::Args),
+    Tape(tape::Args),
     Serve(serve::Args),
     Login(login::Login),
     Logout(login::Logout),
@@ -139,6 +141,7 @@ async fn dispatch(command: &Command, session: &Session) -> Result<Exit, Failure>
         Command::Deserialize(args) => deserialize::run(args, session).await,
         Command::Scatter(args) => scatter::run(args, session).await,
         Command::Clone(args) => clone::run(args, session).await,
+        Command::Tape(args) => tape::run(args, session).await,
         Command::Serve(args) => serve::run(args, session).await,
         Command::Login(args) => login::login(args, session).await,
         Command::Logout(args) => login::logout(args, session).await,

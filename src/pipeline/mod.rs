@@ -18,6 +18,7 @@ pub mod serialize;
 mod sizes;
 mod sources;
 pub mod survey;
+pub mod tape;
 pub mod walk;
 
 use std::sync::Arc;

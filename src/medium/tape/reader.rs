@@ -14,14 +14,62 @@ use crate::medium::block::Block;
 const USUAL: usize = 1 << 20;
 const LARGEST: usize = 64 << 20;
 
+/// The block that is being given out, read as large as it was written.
+pub struct Current {
+    block: Block,
+    given: usize,
+}
+
+impl Default for Current {
+    fn default() -> Self {
+        Current { block: Block::new(USUAL), given: 0 }
+    }
+}
+
+impl Current {
+    /// Whether all of it was given out.
+    pub fn is_spent(&self) -> bool {
+        self.given == self.block.len()
+    }
+
+    /// Reads the next block, or what is in its place; never [`Found::Larger`].
+    pub fn advance(&mut self, drive: &mut Drive) -> io::Result<Found> {
+        self.given = 0;
+        self.block.clear();
+        loop {
+            match drive.read(self.block.memory())? {
+                Found::Data(n) => {
+                    self.block.set_len(n);
+                    return Ok(Found::Data(n));
+                }
+                Found::Larger if self.block.capacity() < LARGEST => self.block = Block::new(self.block.capacity() * 2),
+                Found::Larger => {
+                    let path = drive.path().display();
+                    return Err(io::Error::other(format!(
+                        "{path}: no archive has blocks of more than {LARGEST} bytes"
+                    )));
+                }
+                other => return Ok(other),
+            }
+        }
+    }
+
+    /// Gives out as much as there is room for.
+    pub fn give(&mut self, out: &mut [u8]) -> usize {
+        let rest = &self.block.bytes()[self.given..];
+        let n = rest.len().min(out.len());
+        out[..n].copy_from_slice(&rest[..n]);
+        self.given += n;
+        n
+    }
+}
+
 /// An archive on its way from a tape.
 pub struct TapeReader {
     drive: Drive,
     path: PathBuf,
     ask: NextTape,
-    block: Block,
-    /// Bytes of the block that were given out.
-    given: usize,
+    current: Current,
     /// Bytes of the archive that were read from all tapes.
     offset: u64,
     /// Number of the tape in the drive.
@@ -34,43 +82,28 @@ impl TapeReader {
     pub fn start(path: &Path, ask: NextTape) -> io::Result<Self> {
         let mut drive = Drive::open(path, Access::Read)?;
         if let Some(Record { place, archive, volume, .. }) = Record::read(&mut drive)? {
-            let place = if place == Place::Continues { "begins" } else { "ends" };
+            let place = if place == Place::Continues { "goes on" } else { "ends" };
             return Err(io::Error::other(format!(
                 "{}: tape {volume} of {archive} {place} here: put in tape 1, and wind it to where the archive begins",
                 path.display()
             )));
         }
-        let block = Block::new(USUAL);
-        Ok(TapeReader { drive, path: path.to_owned(), ask, block, given: 0, offset: 0, volume: 1, ended: false })
+        let path = path.to_owned();
+        Ok(TapeReader { drive, path, ask, current: Current::default(), offset: 0, volume: 1, ended: false })
     }
 
-    /// Reads the next block; at the end of the archive there is none.
     fn next_block(&mut self) -> io::Result<()> {
-        self.given = 0;
-        self.block.clear();
-        while self.block.is_empty() && !self.ended {
-            match self.drive.read(self.block.memory())? {
-                Found::Data(n) => {
-                    self.block.set_len(n);
-                    self.offset += n as u64;
-                }
-                Found::Larger if self.block.capacity() < LARGEST => self.block = Block::new(self.block.capacity() * 2),
-                Found::Larger => {
-                    let path = self.path.display();
-                    return Err(io::Error::other(format!(
-                        "{path}: a block of more than {LARGEST} bytes is no archive's"
-                    )));
-                }
-                Found::Filemark => self.at_filemark()?,
-                Found::EndOfData if self.offset == 0 => {
-                    let path = self.path.display();
-                    return Err(io::Error::other(format!(
-                        "{path}: nothing was written behind where the tape stands: wind it to an archive with `mirror tape rewind` \
-                         or `mirror tape seek`"
-                    )));
-                }
-                Found::EndOfData => self.ended = true,
+        match self.current.advance(&mut self.drive)? {
+            Found::Data(n) => self.offset += n as u64,
+            Found::Filemark => self.at_filemark()?,
+            Found::EndOfData if self.offset == 0 => {
+                return Err(io::Error::other(format!(
+                    "{}: nothing was written behind where the tape stands: wind it to an archive with \
+                     `mirror tape rewind` or `mirror tape seek`",
+                    self.path.display()
+                )));
             }
+            Found::EndOfData | Found::Larger => self.ended = true,
         }
         Ok(())
     }
@@ -128,13 +161,9 @@ impl TapeReader {
 
 impl Read for TapeReader {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        if self.given == self.block.len() {
+        while self.current.is_spent() && !self.ended {
             self.next_block()?;
         }
-        let rest = &self.block.bytes()[self.given..];
-        let n = rest.len().min(out.len());
-        out[..n].copy_from_slice(&rest[..n]);
-        self.given += n;
-        Ok(n)
+        Ok(self.current.give(out))
     }
 }
