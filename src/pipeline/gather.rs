@@ -3,7 +3,7 @@
 //! The same sources give the same index, byte for byte. The index goes last and only when all that it
 //! names is in place; one source that cannot be had does not stop the others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -129,7 +129,8 @@ async fn take(
     options: &Options,
     before: &Before,
 ) -> Result<Resolved> {
-    let taken = resolve(copier, source, &options.platforms).await?;
+    // What the earlier index names has hardly changed: a look is enough.
+    let taken = resolve(copier, source, &options.platforms, before.names(&source.text)).await?;
     for root in &taken.roots {
         if options.dry_run || before.has(&root.digest) {
             continue;
@@ -213,6 +214,8 @@ fn explain(error: Error, all: &[(Arc<dyn Store>, Descriptor)], options: &Options
 struct Before {
     digest: Option<Digest>,
     roots: Arc<HashMap<Digest, usize>>,
+    /// The sources that it was made of.
+    sources: Arc<HashSet<String>>,
     sizes: Option<(u64, u64)>,
 }
 
@@ -236,13 +239,18 @@ impl Before {
         if view.artifact_type.as_deref() != Some(media_type::GATHER) {
             return None;
         }
-        let mut roots = HashMap::new();
+        let (mut roots, mut sources) = (HashMap::new(), HashSet::new());
         for root in manifest.children().ok()?.manifests {
+            sources.extend(root.annotation(annotation::SOURCE).map(str::to_owned));
             *roots.entry(root.digest).or_insert(0) += 1;
         }
         let size = |key: &str| view.annotations.get(key)?.parse().ok();
         let sizes = Some((size(annotation::SIZE_TOTAL)?, size(annotation::SIZE_DEDUPLICATED)?));
-        Some(Before { digest: Some(manifest.digest()), roots: Arc::new(roots), sizes })
+        Some(Before { digest: Some(manifest.digest()), roots: Arc::new(roots), sources: Arc::new(sources), sizes })
+    }
+
+    fn names(&self, source: &str) -> bool {
+        self.sources.contains(source)
     }
 
     fn has(&self, digest: &Digest) -> bool {

@@ -56,7 +56,7 @@ pub async fn scatter(cx: &Context, image: &ImageName, mapper: &Mapper, options: 
     let copier = Copier::new(cx, copy::Options { recursive: options.recursive, foreign_layers: false });
     let from = copier.open(image)?;
     cx.progress.begin("reading the gather index");
-    let root = copier.resolve(&from, &image.name()).await?;
+    let root = copier.fetch(&from, &image.name()).await?;
     let index = copier.manifest(&from, &root).await?;
     if !media_type::is_index(index.media_type()) {
         let kind = printable(index.media_type());

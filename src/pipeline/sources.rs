@@ -47,10 +47,19 @@ pub fn select(sources: &[Source], selectors: &[Selector]) -> Result<Vec<Source>>
     Ok(wanted)
 }
 
-/// What one source stands for: one request, and one more for an index whose platforms are chosen from.
-pub async fn resolve(copier: &Copier, source: &Source, platforms: &[Platform]) -> store::Result<Resolved> {
-    let store = copier.open(&source.image)?;
-    let descriptor = copier.resolve(&store, &source.image.name()).await?;
+/// What one source stands for, in one request. `known`: its manifest will hardly be needed, as the destination has
+/// it; else it is read at once.
+pub async fn resolve(
+    copier: &Copier,
+    source: &Source,
+    platforms: &[Platform],
+    known: bool,
+) -> store::Result<Resolved> {
+    let (store, name) = (copier.open(&source.image)?, source.image.name());
+    let descriptor = match known {
+        true => copier.resolve(&store, &name).await?,
+        false => copier.fetch(&store, &name).await?,
+    };
     let chosen = choose(copier, &store, &descriptor, platforms).await?;
     let annotate = |d: Descriptor| gather_index::root(d, &source.text, &source.labels, chosen.index.as_deref());
     let roots = chosen.roots.into_iter().map(annotate).collect();
@@ -62,7 +71,7 @@ pub async fn resolve_all(copier: &Copier, sources: &[Source], platforms: &[Platf
     let mut tasks = JoinSet::new();
     for (at, source) in sources.iter().cloned().enumerate() {
         let (copier, platforms) = (copier.clone(), platforms.to_vec());
-        tasks.spawn(async move { (at, resolve(&copier, &source, &platforms).await) });
+        tasks.spawn(async move { (at, resolve(&copier, &source, &platforms, false).await) });
     }
     let mut outcomes = Vec::new();
     while let Some(result) = tasks.join_next().await {

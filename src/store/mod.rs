@@ -21,7 +21,7 @@ pub use location::{Location, Opened, Roots};
 pub use reader::{BlobReader, VerifyingReader};
 
 pub use crate::image::reference::Name;
-use crate::image::{Descriptor, ImageName, Manifest};
+use crate::image::{Descriptor, Digest, ImageName, Manifest};
 
 /// How a blob came to be in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +63,13 @@ pub trait Store: Send + Sync {
     /// `None`: it is not there.
     async fn resolve(&self, name: &Name) -> Result<Option<Descriptor>>;
 
+    /// Whether the store has that manifest, under `tag` if given. One request where the store is a registry: a yes is
+    /// sure; a no may be wrong, and is for those who send what is not there.
+    async fn has_manifest(&self, digest: Digest, tag: Option<&str>) -> Result<bool> {
+        let name = tag.map_or(Name::Digest(digest), |tag| Name::Tag(tag.to_owned()));
+        Ok(self.resolve(&name).await?.is_some_and(|there| there.digest == digest))
+    }
+
     /// A manifest, verified against the digest if asked by digest. `None`: it is not there. Fails for
     /// one larger than [`crate::image::manifest::MAX_MANIFEST_BYTES`].
     async fn manifest(&self, name: &Name) -> Result<Option<Manifest>>;
@@ -83,7 +90,8 @@ pub trait Store: Send + Sync {
         mount_from: Option<&str>,
     ) -> Result<Pushed>;
 
-    /// Stores a manifest under its digest, and under `tag` if given. Its children must be there. Where
+    /// Stores a manifest under its digest, and under `tag` if given, and looks whether it is there then. Its children
+    /// must be there. Where
     /// the registry has no referrers API and the manifest has a subject, the fallback tag is updated.
     async fn push_manifest(&self, manifest: &Manifest, tag: Option<&str>) -> Result<()>;
 

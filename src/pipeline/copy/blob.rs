@@ -62,15 +62,13 @@ impl Way {
     }
 
     async fn ask_and_push(&self, descriptor: &Descriptor) -> store::Result<Pushed> {
-        if self.destination.asks(Kind::Blob, descriptor.size) {
+        let found = {
             let _permit = self.run.permit().await;
-            // A registry that cannot say so is told the bytes: that is the check.
-            let found = self.destination.store.has_blob(descriptor).await.unwrap_or(false);
-            self.destination.note_answer(Kind::Blob, found);
-            if found {
-                self.run.progress.add_bytes(descriptor.size);
-                return Ok(Pushed::Existed);
-            }
+            self.destination.has_blob(descriptor).await
+        };
+        if found {
+            self.run.progress.add_bytes(descriptor.size);
+            return Ok(Pushed::Existed);
         }
         self.push(descriptor, None).await
     }

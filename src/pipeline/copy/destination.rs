@@ -2,15 +2,18 @@
 //! failed, and whether asking for things before sending them is worth a request.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::OnceCell;
 
 use super::Shared;
-use crate::image::Digest;
+use super::luck::Luck;
+use crate::image::{Descriptor, Digest};
 use crate::pipeline::walk::Once;
-use crate::store::Store;
+use crate::store::{self, Store};
+
+/// A blob that is so large (in bytes) is always worth a question.
+const LARGE: u64 = 4 << 20;
 
 /// Manifests and blobs are different things to a registry, even of one digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,20 +28,20 @@ pub struct Destination {
     placed: Once<(Kind, Digest), ()>,
     failed: Mutex<HashMap<(Kind, Digest, String), Shared>>,
     tagged: Mutex<HashMap<String, Digest>>,
+    hopes: Arc<Hopes>,
+}
+
+/// What asking one registry has brought in this run, in whichever of its repositories.
+#[derive(Default)]
+pub struct Hopes {
     blobs: Luck,
     manifests: Luck,
+    tags: Luck,
 }
 
 impl Destination {
-    pub fn new(store: Arc<dyn Store>) -> Self {
-        Destination {
-            store,
-            placed: Mutex::default(),
-            failed: Mutex::default(),
-            tagged: Mutex::default(),
-            blobs: Luck::new(16, 16),
-            manifests: Luck::new(16, 4),
-        }
+    pub fn new(store: Arc<dyn Store>, hopes: Arc<Hopes>) -> Self {
+        Destination { store, placed: Mutex::default(), failed: Mutex::default(), tagged: Mutex::default(), hopes }
     }
 
     /// Set once that object is in place. Whoever initialises it puts the object there.
@@ -65,66 +68,29 @@ impl Destination {
         (holder != digest).then_some(holder)
     }
 
-    /// Whether asking is cheap, or has paid off lately.
-    pub fn asks(&self, kind: Kind, size: u64) -> bool {
-        /// A blob that is so large is worth a question.
-        const LARGE: u64 = 4 << 20;
-        self.store.site().is_none() || size >= LARGE || self.luck(kind).try_it()
-    }
-
-    pub fn note_answer(&self, kind: Kind, found: bool) {
-        self.luck(kind).note(found);
-    }
-
-    fn luck(&self, kind: Kind) -> &Luck {
-        match kind {
-            Kind::Blob => &self.blobs,
-            Kind::Manifest => &self.manifests,
+    /// Whether the blob is there, where asking is cheap or has paid off lately; else a guess of no.
+    pub async fn has_blob(&self, descriptor: &Descriptor) -> bool {
+        // A registry that cannot say so is told the bytes: that is the check.
+        let ask = async || self.store.has_blob(descriptor).await.unwrap_or(false);
+        if self.store.site().is_none() || descriptor.size >= LARGE {
+            return ask().await;
         }
-    }
-}
-
-/// Learns whether a destination has anything: after a streak of misses only a sample is asked for, until
-/// something is found. A new repository so costs hardly more than the two requests of each upload.
-struct Luck {
-    misses: AtomicU32,
-    skipped: AtomicU32,
-    patience: u32,
-    sample: u32,
-}
-
-impl Luck {
-    fn new(patience: u32, sample: u32) -> Self {
-        Luck { misses: AtomicU32::new(0), skipped: AtomicU32::new(0), patience, sample }
+        let Some(question) = self.hopes.blobs.ask().await else { return false };
+        let found = ask().await;
+        question.answered(found);
+        found
     }
 
-    fn try_it(&self) -> bool {
-        self.misses.load(Relaxed) < self.patience || self.skipped.fetch_add(1, Relaxed) % self.sample == self.sample - 1
-    }
-
-    fn note(&self, found: bool) {
-        if found {
-            self.misses.store(0, Relaxed);
-        } else {
-            self.misses.fetch_add(1, Relaxed);
+    /// Whether the manifest is there, under `tag` if given, and with it all that it needs; a no may be a guess.
+    /// (A layout may hold the bytes of a manifest without the rest of the image.)
+    pub async fn has_image(&self, digest: Digest, tag: Option<&str>) -> store::Result<bool> {
+        if self.store.site().is_none() {
+            return Ok(false);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn asks_a_sample_after_many_misses_and_everything_after_a_hit() {
-        let luck = Luck::new(4, 8);
-        for _ in 0..4 {
-            assert!(luck.try_it());
-            luck.note(false);
-        }
-        let asked = (0..80).filter(|_| luck.try_it()).count();
-        assert_eq!(asked, 10);
-        luck.note(true);
-        assert!((0..20).all(|_| luck.try_it()));
+        let luck = if tag.is_some() { &self.hopes.tags } else { &self.hopes.manifests };
+        let Some(question) = luck.ask().await else { return Ok(false) };
+        let found = self.store.has_manifest(digest, tag).await?;
+        question.answered(found);
+        Ok(found)
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! Invariants: children are in place before their parents are sent, and tags come last; each digest is
 //! sent once to a destination in a run, however many images share it; `Ok` means that the destination
-//! was asked for the root and has it.
+//! was asked for each manifest, before it was sent or after, and has it.
 
 mod blob;
 mod destination;
+mod luck;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -19,7 +20,7 @@ use super::walk::{MAX_DEPTH, Manifests, Once, Referrer, ReferrerFinder};
 use super::{Context, Error, LeftOut, Moved, Progress};
 use crate::image::{Descriptor, Digest, ImageName, Manifest};
 use crate::store::{self, Name, Pushed, Store, Stores};
-use destination::{Destination, Kind};
+use destination::{Destination, Hopes, Kind};
 
 /// Objects in flight where the user did not say: enough to fill a long line. Each host paces itself.
 const DEFAULT_JOBS: usize = 64;
@@ -87,6 +88,8 @@ struct Run {
     manifests: Manifests,
     opened: Mutex<HashMap<String, Arc<dyn Store>>>,
     destinations: Mutex<HashMap<String, Arc<Destination>>>,
+    /// For each registry.
+    hopes: Mutex<HashMap<String, Arc<Hopes>>>,
     finders: Mutex<HashMap<String, Arc<ReferrerFinder>>>,
     /// The repository of a registry that got a blob first.
     sites: Once<(String, Digest), String>,
@@ -104,6 +107,7 @@ impl Copier {
             manifests: Manifests::default(),
             opened: Mutex::default(),
             destinations: Mutex::default(),
+            hopes: Mutex::default(),
             finders: Mutex::default(),
             sites: Mutex::default(),
             moved: Mutex::default(),
@@ -126,6 +130,18 @@ impl Copier {
         }
     }
 
+    /// The same, with the manifest itself, which the run keeps. One request.
+    pub async fn fetch(&self, store: &Arc<dyn Store>, name: &Name) -> store::Result<Descriptor> {
+        let _permit = self.0.permit().await;
+        match store.manifest(name).await? {
+            Some(manifest) => {
+                self.0.manifests.keep(&manifest);
+                Ok(manifest.descriptor)
+            }
+            None => Err(store::Error::Missing { what: name.to_string(), place: store.describe() }),
+        }
+    }
+
     /// A manifest, fetched at most once in a run.
     pub async fn manifest(&self, store: &Arc<dyn Store>, descriptor: &Descriptor) -> store::Result<Manifest> {
         self.0.manifest(store, descriptor).await
@@ -138,7 +154,7 @@ impl Copier {
         self.0.clone().copy(job).await.map_err(|source| Error::Copy { image, source })
     }
 
-    /// Puts a manifest that was made here in place, its children being there, and asks for it.
+    /// Puts a manifest that was made here in place, its children being there.
     pub async fn put(
         &self,
         manifest: &Manifest,
@@ -150,12 +166,8 @@ impl Copier {
         run.manifests.keep(manifest);
         let destination = run.destination(to.clone());
         let way = Way { run: run.clone(), source: to.clone(), destination, image: image.into() };
-        let name = tag.map_or(Name::Digest(manifest.digest()), |t| Name::Tag(t.to_owned()));
-        let pushed = async {
-            way.push_manifest(manifest, tag).await?;
-            way.verify(&manifest.descriptor, tag, &name).await
-        };
-        pushed.await.map_err(|source| Error::Copy { image: image.to_owned(), source })
+        let pushed = way.push_manifest(manifest, tag).await;
+        pushed.map_err(|source| Error::Copy { image: image.to_owned(), source })
     }
 
     /// A place in the run's line of requests.
@@ -196,8 +208,9 @@ impl Run {
     }
 
     fn destination(&self, store: Arc<dyn Store>) -> Arc<Destination> {
-        let name = store.describe();
-        lock(&self.destinations).entry(name).or_insert_with(|| Arc::new(Destination::new(store))).clone()
+        let (name, site) = (store.describe(), store.site().unwrap_or_default().to_owned());
+        let hopes = lock(&self.hopes).entry(site).or_default().clone();
+        lock(&self.destinations).entry(name).or_insert_with(|| Arc::new(Destination::new(store, hopes))).clone()
     }
 
     fn finder(&self, store: &Arc<dyn Store>) -> Arc<ReferrerFinder> {
@@ -211,26 +224,24 @@ impl Run {
 
     async fn copy(self: Arc<Self>, job: Job) -> Result<(), Shared> {
         let Job { source, root, destination, tag, image } = job;
-        let name = tag.clone().map_or(Name::Digest(root.digest), Name::Tag);
         if !root.is_manifest() {
             let reason = format!("media type {:?} is none whose parts can be found; leave it out", root.media_type);
             return Err(store::Error::Unusable { place: image, reason }.into());
         }
-        // A tag that did not move costs one request. (A layout may hold the bytes of a manifest without the
-        // rest of the image: it is looked at more closely.)
-        if destination.site().is_some() && tag.is_some() && !self.options.recursive {
+        let destination = self.destination(destination);
+        // A tag that did not move costs one request.
+        if tag.is_some() && !self.options.recursive {
             let _permit = self.permit().await;
-            if destination.resolve(&name).await?.is_some_and(|there| there.digest == root.digest) {
+            if destination.has_image(root.digest, tag.as_deref()).await? {
                 return Ok(());
             }
         }
-        let way = Way { run: self.clone(), source, destination: self.destination(destination), image: image.into() };
+        let way = Way { run: self.clone(), source, destination, image: image.into() };
         if self.options.recursive {
             way.clone().manifest(root.clone(), None, 0).await?;
             way.clone().referrers(&root).await?;
         }
-        way.clone().manifest(root.clone(), tag.clone(), 0).await?;
-        way.verify(&root, tag.as_deref(), &name).await
+        way.manifest(root, tag, 0).await
     }
 }
 
@@ -282,7 +293,10 @@ impl Way {
             let reason = format!("indexes are nested deeper than {MAX_DEPTH} levels at {}", descriptor.digest);
             return Err(store::Error::Unusable { place: self.image.to_string(), reason }.into());
         }
-        let there = self.is_there(descriptor).await?;
+        let there = {
+            let _permit = self.run.permit().await;
+            self.destination.has_image(descriptor.digest, None).await?
+        };
         if there && !self.run.options.recursive && tag.is_none() {
             return Ok(());
         }
@@ -294,18 +308,6 @@ impl Way {
             self.push_manifest(&manifest, tag).await?;
         }
         Ok(())
-    }
-
-    /// Whether the destination has the manifest, and with it all that it needs.
-    async fn is_there(&self, descriptor: &Descriptor) -> store::Result<bool> {
-        let to = &self.destination;
-        if to.store.site().is_none() || !to.asks(Kind::Manifest, 0) {
-            return Ok(false);
-        }
-        let _permit = self.run.permit().await;
-        let found = to.store.resolve(&Name::Digest(descriptor.digest)).await?.is_some();
-        to.note_answer(Kind::Manifest, found);
-        Ok(found)
     }
 
     /// Puts the children in place, all at once. One that fails does not stop the others, so that the
@@ -431,33 +433,6 @@ impl Way {
                 copies.spawn(self.clone().manifest(descriptor, tag, 0));
             }
             join(copies).await?;
-        }
-        Ok(())
-    }
-
-    /// Asks the destination for the root; sends it once more where it is not there.
-    async fn verify(&self, root: &Descriptor, tag: Option<&str>, name: &Name) -> Result<(), Shared> {
-        let store = &self.destination.store;
-        for last in [false, true] {
-            let there = {
-                let _permit = self.run.permit().await;
-                store.resolve(name).await?
-            };
-            match there {
-                Some(there) if there.digest == root.digest => return Ok(()),
-                Some(there) if last => {
-                    let reason = format!("{name} is {} there after {} was pushed", there.digest, root.digest);
-                    return Err(store::Error::Unusable { place: store.describe(), reason }.into());
-                }
-                None if last => {
-                    let what = format!("{}, pushed as {name} and accepted,", root.digest);
-                    return Err(store::Error::Missing { what, place: store.describe() }.into());
-                }
-                _ => {
-                    let manifest = self.run.manifest(&self.source, root).await?;
-                    self.push_manifest(&manifest, tag).await?;
-                }
-            }
         }
         Ok(())
     }

@@ -30,12 +30,15 @@ impl Repository {
         ask
     }
 
+    fn believes_digest_header(&self) -> bool {
+        self.habits.digest_header_true.load(Relaxed) && !self.habits.digest_header_false.load(Relaxed)
+    }
+
     /// Media type, digest and size of a manifest, by HEAD where that can be believed.
     pub(super) async fn resolve_manifest(&self, name: &Name) -> Result<Option<Descriptor>> {
         let habits = &self.habits;
         let is_digest = matches!(name, Name::Digest(_));
-        let header_believed = habits.digest_header_true.load(Relaxed) && !habits.digest_header_false.load(Relaxed);
-        if !habits.head_lies.load(Relaxed) && (is_digest || header_believed) {
+        if !habits.head_lies.load(Relaxed) && (is_digest || self.believes_digest_header()) {
             let path = format!("manifests/{name}");
             let answer = self.ask(&self.manifest_ask(Method::HEAD, &path, name)).await?;
             match answer.status() {
@@ -59,6 +62,29 @@ impl Repository {
             return Ok(found.map(|m| m.descriptor));
         }
         Ok(self.fetch_manifest(name).await?.map(|m| m.descriptor))
+    }
+
+    /// Whether a HEAD finds the manifest. What it finds is looked at more closely where its word is not to be
+    /// believed; what it does not find is not.
+    pub(super) async fn manifest_exists(&self, digest: Digest, tag: Option<&str>) -> Result<bool> {
+        let name = tag.map_or(Name::Digest(digest), |tag| Name::Tag(tag.to_owned()));
+        if !self.habits.head_lies.load(Relaxed) {
+            let path = format!("manifests/{name}");
+            let answer = self.ask(&self.manifest_ask(Method::HEAD, &path, &name)).await?;
+            match answer.status() {
+                200 => {
+                    self.habits.head_works.store(true, Relaxed);
+                    match described(&answer, &name) {
+                        Some(there) if there.digest != digest => return Ok(false),
+                        Some(_) if tag.is_none() || self.believes_digest_header() => return Ok(true),
+                        _ => {}
+                    }
+                }
+                400 | 404 | 405 | 501 => return Ok(false),
+                _ => return Err(answer.into_error(&format!("HEAD manifest {name}")).await),
+            }
+        }
+        Ok(self.resolve_manifest(&name).await?.is_some_and(|there| there.digest == digest))
     }
 
     /// A manifest, verified.

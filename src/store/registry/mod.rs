@@ -161,6 +161,10 @@ impl Store for Repository {
         self.resolve_manifest(name).await
     }
 
+    async fn has_manifest(&self, digest: Digest, tag: Option<&str>) -> Result<bool> {
+        self.manifest_exists(digest, tag).await
+    }
+
     async fn manifest(&self, name: &Name) -> Result<Option<Manifest>> {
         self.fetch_manifest(name).await
     }
