@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::fs::File;
 
 use super::index::{self, MAX_INDEX_BYTES};
-use super::reader::{Ending, Entries, Entry, Error, Name, Seekable};
+use super::layout::{self, MAX_LAYOUT_BYTES};
+use super::reader::{Ending, Entries, Entry, Error, Input, Name, Seekable};
 use crate::image::{Descriptor, Digest};
 
 /// Where the bytes of a blob are.
@@ -20,6 +21,8 @@ pub struct Contents {
     pub blobs: HashMap<Digest, Location>,
     /// The descriptors of each `index.json`, in their order.
     pub indexes: Vec<Vec<Descriptor>>,
+    /// What is left out, and expected to be on the other side.
+    pub expected: Vec<Descriptor>,
     pub ending: Ending,
 }
 
@@ -27,7 +30,8 @@ impl Contents {
     /// Reads the headers. Blocks on the disk: not for an async task.
     pub fn scan(file: File) -> Result<Self, Error> {
         let mut entries = Entries::new(Seekable::new(file)?);
-        let mut contents = Contents { blobs: HashMap::new(), indexes: Vec::new(), ending: Ending::NoTrailer };
+        let mut contents =
+            Contents { blobs: HashMap::new(), indexes: Vec::new(), expected: Vec::new(), ending: Ending::NoTrailer };
         let mut last: Option<(Digest, Location)> = None;
         loop {
             match entries.advance()? {
@@ -40,6 +44,13 @@ impl Contents {
                         }
                         Name::Index => match read_index(&mut entries, entry)? {
                             Some(index) => contents.indexes.push(index),
+                            None => {
+                                contents.ending = Ending::Torn { offset: entry.offset };
+                                return Ok(contents);
+                            }
+                        },
+                        Name::Layout => match read_expected(&mut entries, entry)? {
+                            Some(expected) => contents.expected.extend(expected),
                             None => {
                                 contents.ending = Ending::Torn { offset: entry.offset };
                                 return Ok(contents);
@@ -61,16 +72,28 @@ impl Contents {
 }
 
 /// The descriptors of the `index.json` that `entries` stands at; `None` where it was cut.
-pub fn read_index<R: super::reader::Input>(
+pub fn read_index<R: Input>(entries: &mut Entries<R>, entry: Entry) -> Result<Option<Vec<Descriptor>>, Error> {
+    read_json(entries, entry, "index.json", MAX_INDEX_BYTES, index::parse)
+}
+
+/// What the `oci-layout` that `entries` stands at says that the archive leaves out; `None` where it was cut.
+pub fn read_expected<R: Input>(entries: &mut Entries<R>, entry: Entry) -> Result<Option<Vec<Descriptor>>, Error> {
+    read_json(entries, entry, "oci-layout", MAX_LAYOUT_BYTES, layout::parse)
+}
+
+fn read_json<R: Input>(
     entries: &mut Entries<R>,
     entry: Entry,
+    name: &'static str,
+    max: u64,
+    parse: fn(&[u8]) -> serde_json::Result<Vec<Descriptor>>,
 ) -> Result<Option<Vec<Descriptor>>, Error> {
-    if entry.size > MAX_INDEX_BYTES {
-        return Err(Error::IndexSize { size: entry.size, max: MAX_INDEX_BYTES });
+    if entry.size > max {
+        return Err(Error::TooLarge { name, size: entry.size, max });
     }
     let mut bytes = vec![0; entry.size as usize];
     if entries.read(&mut bytes)? < bytes.len() {
         return Ok(None);
     }
-    Ok(Some(index::parse(&bytes)?))
+    parse(&bytes).map(Some).map_err(|source| Error::Json { name, source })
 }

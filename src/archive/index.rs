@@ -7,8 +7,6 @@ use crate::image::{Descriptor, annotation, go_json, media_type};
 
 /// The largest `index.json` that is read, in bytes.
 pub const MAX_INDEX_BYTES: u64 = 64 << 20;
-/// The content of `oci-layout`.
-pub const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 /// The value of [`annotation::SERIALIZATION_VERSION`].
 const SERIALIZATION: &str = "2";
 

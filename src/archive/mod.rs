@@ -3,8 +3,10 @@
 //! Invariants: the same plan gives the same bytes on any machine; nothing that a header says is used as a
 //! path or as a size to allocate.
 
+pub mod checkpoint;
 pub mod contents;
 pub mod index;
+pub mod layout;
 pub mod pass;
 pub mod plan;
 pub mod reader;

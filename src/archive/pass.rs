@@ -6,7 +6,7 @@ use std::io;
 
 use bytes::Bytes;
 
-use super::contents::{Contents, Location, read_index};
+use super::contents::{Contents, Location, read_expected, read_index};
 use super::reader::{Ending, Entries, Entry, Error, Input, Name};
 use crate::image::Digest;
 use crate::image::manifest::MAX_MANIFEST_BYTES;
@@ -36,7 +36,8 @@ pub struct Passed {
 /// Reads to the end. `see` is given every blob; what it fails with ends the pass. Blocks: not for an async task.
 pub fn pass(input: impl Input, mut see: Option<&mut dyn FnMut(Passing) -> io::Result<()>>) -> Result<Passed, Error> {
     let mut entries = Entries::new(input);
-    let contents = Contents { blobs: HashMap::new(), indexes: Vec::new(), ending: Ending::NoTrailer };
+    let contents =
+        Contents { blobs: HashMap::new(), indexes: Vec::new(), expected: Vec::new(), ending: Ending::NoTrailer };
     let mut passed = Passed { contents, kept: HashMap::new() };
     let mut budget = MAX_KEPT;
     loop {
@@ -49,6 +50,13 @@ pub fn pass(input: impl Input, mut see: Option<&mut dyn FnMut(Passing) -> io::Re
         };
         let whole = match entry.name {
             Name::Other => true,
+            Name::Layout => match read_expected(&mut entries, entry)? {
+                Some(expected) => {
+                    passed.contents.expected.extend(expected);
+                    true
+                }
+                None => false,
+            },
             Name::Index => match read_index(&mut entries, entry)? {
                 Some(index) => {
                     passed.contents.indexes.push(index);

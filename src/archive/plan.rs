@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 
-use super::{index, tar};
+use super::{index, layout, tar};
 use crate::image::manifest::ManifestError;
 use crate::image::{Algorithm, Descriptor, Digest, Manifest, annotation};
 
@@ -64,8 +64,34 @@ pub struct Plan {
     pub entries: Vec<Entry>,
     /// Length of the archive, trailer included, in bytes.
     pub length: u64,
+    /// What need not travel, in the order of the archive.
+    pub skipped: Vec<Skipped>,
     /// Foreign layers that were not asked for.
     pub left_out: Vec<Descriptor>,
+}
+
+/// Why a blob need not travel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The other side has it, because it has what is named here.
+    Held(String),
+    /// The ledger named here tells that an earlier part of this archive holds it.
+    Earlier(String),
+}
+
+/// A blob that need not travel.
+#[derive(Clone, Debug)]
+pub struct Skipped {
+    pub descriptor: Descriptor,
+    pub why: Why,
+}
+
+/// What decides, besides the graph, on what is archived.
+pub struct Wishes<'a> {
+    /// Layers that registries usually do not hold, too.
+    pub foreign_layers: bool,
+    /// Whether a blob need not travel; the flag says that it is a manifest.
+    pub skip: &'a dyn Fn(&Digest, bool) -> Option<Why>,
 }
 
 /// Why there is no plan.
@@ -85,7 +111,7 @@ pub enum PlanError {
 
 impl Plan {
     /// Plans the archive of `root`, which is called `name` in it.
-    pub fn new(root: &Descriptor, name: &str, graph: &Graph, foreign_layers: bool) -> Result<Plan, PlanError> {
+    pub fn new(root: &Descriptor, name: &str, graph: &Graph, wishes: &Wishes) -> Result<Plan, PlanError> {
         let mut first = root.bare();
         first.annotations.insert(annotation::REF_NAME.into(), name.into());
         let deduplicated = match graph.manifests.get(&root.digest) {
@@ -93,18 +119,29 @@ impl Plan {
             None => None,
         };
         let deduplicated = deduplicated.unwrap_or_else(|| "0".into());
-        let mut plan = Plan::default();
-        plan.add("oci-layout", None, Content::Bytes(Bytes::from_static(index::LAYOUT)))?;
         let only_root = index::build(std::slice::from_ref(&first), &deduplicated)?;
-        plan.add("index.json", None, Content::Bytes(only_root.into()))?;
-        let met = plan.visit(first, graph, foreign_layers)?;
-        plan.add("index.json", None, Content::Bytes(index::build(&met, &deduplicated)?.into()))?;
-        plan.length = plan.length.checked_add(tar::TRAILER as u64).ok_or(PlanError::TooLarge)?;
+        let mut plan = Plan::default();
+        let met = plan.visit(first, graph, wishes)?;
+        plan.add("index.json", None, Content::Bytes(index::build(&met, &deduplicated)?.into()));
+        let bytes = |bytes: Vec<u8>| Content::Bytes(bytes.into());
+        let start = [("oci-layout", bytes(layout::build(plan.expected())?)), ("index.json", bytes(only_root))];
+        let start = start.map(|(name, content)| Entry { name: name.into(), descriptor: None, content, offset: 0 });
+        plan.entries.splice(0..0, start);
+        plan.place()?;
         Ok(plan)
     }
 
+    /// What the other side is expected to have, in the order of digests. What an earlier part of the archive
+    /// holds is not among it: the parts belong together, and offsets are those of the field.
+    fn expected(&self) -> Vec<Descriptor> {
+        let held = self.skipped.iter().filter(|s| matches!(s.why, Why::Held(_)));
+        let mut expected: Vec<Descriptor> = held.map(|s| s.descriptor.bare()).collect();
+        expected.sort_by_key(|d| d.digest);
+        expected
+    }
+
     /// Adds blobs depth first, parents before children, referrers after them. Gives the manifests met.
-    fn visit(&mut self, root: Descriptor, graph: &Graph, foreign: bool) -> Result<Vec<Descriptor>, PlanError> {
+    fn visit(&mut self, root: Descriptor, graph: &Graph, wishes: &Wishes) -> Result<Vec<Descriptor>, PlanError> {
         let mut met = Vec::new();
         let mut visited = HashSet::new();
         let mut sizes: HashMap<Digest, u64> = HashMap::new();
@@ -115,20 +152,23 @@ impl Plan {
             if is_manifest && !visited.insert((descriptor.media_type.clone(), descriptor.digest, descriptor.size)) {
                 continue;
             }
-            if descriptor.is_foreign() && !foreign {
+            if descriptor.is_foreign() && !wishes.foreign_layers {
                 self.left_out.push(descriptor);
                 continue;
             }
             let manifest = graph.manifests.get(&descriptor.digest);
             match sizes.insert(descriptor.digest, descriptor.size) {
-                None => {
-                    self.directories(descriptor.digest.algorithm(), &mut directories)?;
-                    let content = match manifest {
-                        Some(manifest) => Content::Bytes(manifest.bytes.clone()),
-                        None => Content::Blob(Box::new(descriptor.bare())),
-                    };
-                    self.add(&descriptor.digest.blob_path(), Some(descriptor.bare()), content)?;
-                }
+                None => match (wishes.skip)(&descriptor.digest, manifest.is_some()) {
+                    Some(why) => self.skipped.push(Skipped { descriptor: descriptor.clone(), why }),
+                    None => {
+                        self.directories(descriptor.digest.algorithm(), &mut directories);
+                        let content = match manifest {
+                            Some(manifest) => Content::Bytes(manifest.bytes.clone()),
+                            None => Content::Blob(Box::new(descriptor.bare())),
+                        };
+                        self.add(&descriptor.digest.blob_path(), Some(descriptor.clone()), content);
+                    }
+                },
                 Some(first) if first != descriptor.size => {
                     let (digest, second) = (descriptor.digest, descriptor.size);
                     return Err(PlanError::TwoSizes { digest, first, second });
@@ -153,23 +193,29 @@ impl Plan {
         Ok(met)
     }
 
-    fn directories(&mut self, algorithm: Algorithm, known: &mut HashSet<Algorithm>) -> Result<(), PlanError> {
+    fn directories(&mut self, algorithm: Algorithm, known: &mut HashSet<Algorithm>) {
         if known.is_empty() {
-            self.add("blobs", None, Content::Directory)?;
+            self.add("blobs", None, Content::Directory);
         }
         if known.insert(algorithm) {
-            self.add(&format!("blobs/{}", algorithm.name()), None, Content::Directory)?;
+            self.add(&format!("blobs/{}", algorithm.name()), None, Content::Directory);
         }
-        Ok(())
     }
 
-    fn add(&mut self, name: &str, descriptor: Option<Descriptor>, content: Content) -> Result<(), PlanError> {
-        let entry = Entry { name: name.into(), descriptor, content, offset: self.length };
-        let size = tar::padded(entry.size()).and_then(|s| s.checked_add(entry.header().len() as u64));
-        let length =
-            size.and_then(|s| self.length.checked_add(s)).filter(|l| *l <= i64::MAX as u64 - tar::TRAILER as u64);
-        self.length = length.ok_or(PlanError::TooLarge)?;
-        self.entries.push(entry);
+    fn add(&mut self, name: &str, descriptor: Option<Descriptor>, content: Content) {
+        self.entries.push(Entry { name: name.into(), descriptor, content, offset: 0 });
+    }
+
+    /// Gives every entry its offset, and the archive its length.
+    fn place(&mut self) -> Result<(), PlanError> {
+        let mut length = 0u64;
+        for entry in &mut self.entries {
+            entry.offset = length;
+            let size = tar::padded(entry.size()).and_then(|s| s.checked_add(entry.header().len() as u64));
+            let next = size.and_then(|s| length.checked_add(s)).filter(|l| *l <= i64::MAX as u64 - tar::TRAILER as u64);
+            length = next.ok_or(PlanError::TooLarge)?;
+        }
+        self.length = length + tar::TRAILER as u64;
         Ok(())
     }
 }

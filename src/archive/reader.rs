@@ -12,6 +12,9 @@ use crate::image::{Algorithm, Digest};
 /// What an entry is to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Name {
+    /// `oci-layout`
+    Layout,
+    /// `index.json`
     Index,
     Blob(Digest),
     /// Something that is passed over.
@@ -48,12 +51,12 @@ pub enum Error {
     Damaged { offset: u64, source: TarError },
     #[error("it has an entry named {0:?}, which points out of the archive: it is not used")]
     Unsafe(String),
-    #[error("it holds {size} bytes of index.json, more than the {max} that are read")]
-    IndexSize { size: u64, max: u64 },
+    #[error("it holds {size} bytes of {name}, more than the {max} that are read")]
+    TooLarge { name: &'static str, size: u64, max: u64 },
+    #[error("its {name} cannot be read: {source}")]
+    Json { name: &'static str, source: serde_json::Error },
     #[error("its manifests have more than {max} bytes: read it from a regular, uncompressed file")]
     Manifests { max: u64 },
-    #[error("its index.json cannot be read: {0}")]
-    Index(#[from] serde_json::Error),
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -251,6 +254,7 @@ fn understand(name: &str) -> Result<Name, Error> {
     }
     let parts: Vec<&str> = name.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
     Ok(match parts[..] {
+        ["oci-layout"] => Name::Layout,
         ["index.json"] => Name::Index,
         ["blobs", algorithm, hex] if Algorithm::from_name(algorithm).is_some() => {
             format!("{algorithm}:{hex}").parse().map_or(Name::Other, Name::Blob)

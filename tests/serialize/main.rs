@@ -3,6 +3,7 @@
 
 #[path = "../archives/mod.rs"]
 mod archives;
+mod existing;
 
 use std::path::Path;
 use std::process::Command;

@@ -157,7 +157,7 @@ fn give(input: Box<dyn BufRead + Send>, events: &mpsc::Sender<Event>) -> std::re
             Ok(entry) => {
                 match entry.name {
                     Name::Blob(_) => {}
-                    Name::Other => continue,
+                    Name::Layout | Name::Other => continue,
                     Name::Index => {
                         let Some(index) = read_index(&mut entries, entry)? else {
                             return Ok(Ending::Torn { offset: entry.offset });

@@ -7,14 +7,17 @@ mod concurrent;
 mod graph;
 mod ordered;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::existing::Existing;
 use super::{Context, Error, LeftOut, Moved, Result};
 pub use crate::archive::Compression;
-use crate::archive::plan::{Content, Plan};
+use crate::archive::checkpoint;
+use crate::archive::plan::{Content, Plan, Why, Wishes};
 use crate::image::{Descriptor, Digest, ImageName};
 use crate::medium::Place;
 use crate::medium::file::{NewFile, free_space, refuse_existing};
@@ -34,6 +37,10 @@ pub struct Options {
     pub foreign_layers: bool,
     /// Compress the whole archive.
     pub compression: Option<Compression>,
+    /// Blobs that the other side has: they are left out, and the archive says so. Manifests always travel.
+    pub leave_out: Arc<Existing>,
+    /// Ledgers of earlier parts of this archive: what surely reached the medium with them is left out.
+    pub earlier: Vec<checkpoint::Part>,
 }
 
 /// What was written.
@@ -50,8 +57,25 @@ pub struct Report {
     /// In a dry run, every blob as it would be archived.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<Vec<PlannedEntry>>,
+    /// Blobs that need not travel, and their bytes.
+    pub blobs_skipped: u64,
+    pub bytes_skipped: u64,
+    /// In a dry run, each of them and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<Vec<SkippedEntry>>,
     pub moved: Moved,
     pub left_out: Vec<LeftOut>,
+}
+
+/// A blob that is left out because it need not travel.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SkippedEntry {
+    pub digest: Digest,
+    pub media_type: String,
+    /// Size of the blob in bytes.
+    pub size: u64,
+    pub why: String,
 }
 
 /// A blob in a plan.
@@ -112,11 +136,19 @@ async fn write(cx: &Context, subject: Subject, destination: &str, options: &Opti
     cx.progress.begin("planning");
     let Subject { store, reference, root, ref_name } = subject;
     let graph = graph::walk(cx, &store, &root, options.recursive).await?;
-    let plan = Plan::new(&graph.root, &ref_name, &graph.graph, options.foreign_layers)
+    let earlier = read_earlier(&options.earlier)?;
+    let skip = |digest: &Digest, manifest: bool| match earlier.get(digest) {
+        Some(ledger) => Some(Why::Earlier(ledger.clone())),
+        None if manifest => None,
+        None => options.leave_out.place(digest).map(|place| Why::Held(place.to_owned())),
+    };
+    let wishes = Wishes { foreign_layers: options.foreign_layers, skip: &skip };
+    let plan = Plan::new(&graph.root, &ref_name, &graph.graph, &wishes)
         .map_err(|e| Error::Refused(format!("{reference}: {e}")))?;
     let mut report = report(reference, graph.root.digest, destination, &plan);
     if options.dry_run {
         report.plan = Some(planned(&plan));
+        report.skipped = Some(skipped(&plan));
         return Ok(report);
     }
     if let Place::File(path) = &place {
@@ -220,6 +252,9 @@ fn report(reference: String, digest: Digest, destination: &str, plan: &Plan) -> 
         bytes: plan.length,
         blobs: plan.entries.iter().filter(|e| e.descriptor.is_some()).count() as u64,
         plan: None,
+        blobs_skipped: plan.skipped.len() as u64,
+        bytes_skipped: plan.skipped.iter().map(|s| s.descriptor.size).sum(),
+        skipped: None,
         moved: Moved::default(),
     }
 }
@@ -235,6 +270,32 @@ fn planned(plan: &Plan) -> Vec<PlannedEntry> {
         })
     });
     entries.collect()
+}
+
+fn skipped(plan: &Plan) -> Vec<SkippedEntry> {
+    let entries = plan.skipped.iter().map(|skipped| SkippedEntry {
+        digest: skipped.descriptor.digest,
+        media_type: skipped.descriptor.media_type.clone(),
+        size: skipped.descriptor.size,
+        why: match &skipped.why {
+            Why::Held(place) => format!("in {place}"),
+            Why::Earlier(ledger) => format!("in the earlier part that {ledger} tells of"),
+        },
+    });
+    entries.collect()
+}
+
+/// What earlier parts of the archive hold, each with the ledger that tells.
+fn read_earlier(parts: &[checkpoint::Part]) -> Result<HashMap<Digest, String>> {
+    let mut held = HashMap::new();
+    for part in parts {
+        let name = part.file.display().to_string();
+        let ledger = std::fs::read(&part.file).map_err(|source| Error::Io { path: name.clone(), source })?;
+        let digests = checkpoint::before(&ledger, part.offset)
+            .map_err(|e| Error::Refused(format!("{name} is not a checkpoint of an archive: {e}")))?;
+        held.extend(digests.into_iter().map(|digest| (digest, name.clone())));
+    }
+    Ok(held)
 }
 
 /// What every fetch needs.
