@@ -2,6 +2,7 @@
 //! character devices, standard output).
 
 pub mod block;
+pub mod block_buffer;
 pub mod compression;
 pub mod file;
 pub mod identity;

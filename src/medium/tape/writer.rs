@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::change::{NextTape, change};
 use super::drive::{Access, Drive, Written};
 use super::record::{Place, Record};
+use crate::medium::block_buffer::Medium;
 use crate::medium::identity::Identity;
 
 /// Blocks are not made smaller than this for a drive that refuses them.
@@ -92,27 +93,6 @@ impl TapeWriter {
         let tape = TapeUsed { volume: 1, position_before: drive.position()?, position_after: 0, bytes: 0, block_size };
         let path = drive.path().to_owned();
         Ok(TapeWriter { drive, path, archive, ask, options, block_size, offset, tape, full: Vec::new() })
-    }
-
-    /// Writes one block, of the agreed size.
-    pub fn write(&mut self, block: &[u8]) -> io::Result<()> {
-        let mut rest = block;
-        while !rest.is_empty() {
-            let piece = &rest[..rest.len().min(self.block_size)];
-            match self.drive.write(piece)? {
-                Written::Yes => {
-                    self.count(piece.len());
-                    rest = &rest[piece.len()..];
-                }
-                Written::TooLarge => self.make_smaller()?,
-                Written::EndOfMedium(taken) => {
-                    self.count(taken);
-                    rest = &rest[taken..];
-                    self.next_tape()?;
-                }
-            }
-        }
-        Ok(())
     }
 
     fn count(&mut self, bytes: usize) {
@@ -212,5 +192,31 @@ impl TapeWriter {
         }
         self.full.push(self.tape);
         Ok(self.full)
+    }
+}
+
+impl Medium for TapeWriter {
+    fn write(&mut self, block: &[u8]) -> io::Result<()> {
+        let mut rest = block;
+        while !rest.is_empty() {
+            let piece = &rest[..rest.len().min(self.block_size)];
+            match self.drive.write(piece)? {
+                Written::Yes => {
+                    self.count(piece.len());
+                    rest = &rest[piece.len()..];
+                }
+                Written::TooLarge => self.make_smaller()?,
+                Written::EndOfMedium(taken) => {
+                    self.count(taken);
+                    rest = &rest[taken..];
+                    self.next_tape()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn pads(&self) -> bool {
+        true
     }
 }
