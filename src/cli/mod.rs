@@ -7,6 +7,7 @@ mod clone;
 mod completions;
 mod config;
 mod deserialize;
+mod diff;
 mod docs;
 mod exit;
 mod failure;
@@ -65,6 +66,7 @@ enum Command {
     Scatter(scatter::Args),
     Clone(clone::Args),
     Tape(tape::Args),
+    Diff(diff::Args),
     Serve(serve::Args),
     Login(login::Login),
     Logout(login::Logout),
@@ -142,6 +144,7 @@ async fn dispatch(command: &Command, session: &Session) -> Result<Exit, Failure>
         Command::Scatter(args) => scatter::run(args, session).await,
         Command::Clone(args) => clone::run(args, session).await,
         Command::Tape(args) => tape::run(args, session).await,
+        Command::Diff(args) => diff::run(args, session).await,
         Command::Serve(args) => serve::run(args, session).await,
         Command::Login(args) => login::login(args, session).await,
         Command::Logout(args) => login::logout(args, session).await,

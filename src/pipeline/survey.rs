@@ -24,6 +24,8 @@ pub struct Survey {
     pub children: HashMap<Digest, Children>,
     /// What refers to a manifest: manifests that name it as their subject, and signatures under cosign's tags.
     pub referrers: HashMap<Digest, Vec<Descriptor>>,
+    /// Children of indexes that are blobs of no known type, with their sizes.
+    pub leaves: HashMap<Digest, u64>,
     /// Manifests that could not be read.
     pub problems: Vec<Problem>,
 }
@@ -145,7 +147,10 @@ impl Survey {
         let digest = wanted.descriptor.digest;
         let Found { manifest, children, referrers } = match read {
             Ok(Some(found)) => found,
-            Ok(None) => return,
+            Ok(None) => {
+                self.leaves.insert(digest, wanted.descriptor.size);
+                return;
+            }
             Err(e) if wanted.optional && e.is_missing() => return,
             Err(error) => {
                 self.problems.push(Problem { digest, parent: wanted.parent, error });
@@ -189,17 +194,28 @@ impl Survey {
 
     /// The manifest and all below it, each once, parents first; without what refers to it, and without subjects.
     pub fn below(&self, root: &Digest) -> Vec<Digest> {
+        self.reach(root, false)
+    }
+
+    /// The same with what refers to any of them.
+    pub fn with_referrers(&self, root: &Digest) -> Vec<Digest> {
+        self.reach(root, true)
+    }
+
+    fn reach(&self, root: &Digest, referrers: bool) -> Vec<Digest> {
         let (mut seen, mut found, mut todo) = (HashSet::new(), Vec::new(), vec![*root]);
         while let Some(digest) = todo.pop() {
             if !seen.insert(digest) {
                 continue;
             }
             found.push(digest);
-            if let Some(children) = self.children.get(&digest) {
-                let blobs = children.config.iter().chain(&children.layers).filter(|d| d.is_manifest());
-                let below: Vec<Digest> = blobs.chain(&children.manifests).map(|d| d.digest).collect();
-                todo.extend(below.into_iter().rev());
+            let children = self.children.get(&digest).into_iter();
+            let within = children.clone().flat_map(|c| c.config.iter().chain(&c.layers)).filter(|d| d.is_manifest());
+            let mut next: Vec<Digest> = within.chain(children.flat_map(|c| &c.manifests)).map(|d| d.digest).collect();
+            if referrers {
+                next.extend(self.referrers.get(&digest).into_iter().flatten().map(|d| d.digest));
             }
+            todo.extend(next.into_iter().rev());
         }
         found
     }

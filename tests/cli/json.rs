@@ -16,6 +16,9 @@ fn documented() -> BTreeMap<String, Value> {
     samples.collect()
 }
 
+/// An archive that leaves out what an earlier one held.
+const DIFFERENTIAL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/fixtures/archives/part2-without-part1.tar");
+
 /// Every member with its path, as in `images[].digest`.
 fn members(path: &str, value: &Value, found: &mut BTreeSet<String>) {
     match value {
@@ -54,6 +57,8 @@ fn the_documented_schemas_are_the_real_ones() {
         &["clone", "good.list", "all-prefix=dest.csv"],
         &["clone", "bad.list", "all-prefix=dest.csv", "--continue-on-error"],
         &["serialize", "oci:low:gone", "sync.tar"],
+        &["diff", "sync.tar", "oci:images:edge/signed:v1"],
+        &["diff", DIFFERENTIAL],
     ] {
         let output = mirror(home).args(["--output", "json"]).args(arguments).output().unwrap();
         let json: Value = serde_json::from_slice(&output.stdout).unwrap();
