@@ -27,6 +27,10 @@ fn for_config(error: &config::Error) -> Option<String> {
         config::Error::Invalid { .. } => Some("mend that line; a configuration file is never half obeyed".into()),
         config::Error::Helper { program, .. } => Some(format!("try {program} by hand, or: mirror login HOST")),
         config::Error::Io { source, .. } => for_io(source),
+        config::Error::Blocked { .. } => Some(
+            "take blocked out there, or give the registry endpoints in mirror's own configuration, which goes before it"
+                .into(),
+        ),
         config::Error::Refused(_) => None,
     }
 }
@@ -54,6 +58,7 @@ fn for_store(error: &store::Error) -> Option<String> {
         }
         store::Error::Transport { place, reason, .. } => return for_transport(place, reason),
         store::Error::Io { source, .. } => return for_io(source),
+        store::Error::Config(error) => return for_config(error),
         store::Error::Protocol { .. } => {
             "is that address a registry? A proxy or a login page may have answered in its place".into()
         }

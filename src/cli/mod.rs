@@ -22,7 +22,6 @@ mod scatter;
 mod serialize;
 mod serve;
 mod session;
-mod size;
 mod summary;
 mod tape;
 
@@ -34,6 +33,8 @@ use clap::{CommandFactory, FromArgMatches};
 pub use exit::Exit;
 use failure::Failure;
 use session::{Global, Session};
+
+use crate::image::size;
 
 /// Move OCI content across an air gap, and prove that all of it arrived
 ///

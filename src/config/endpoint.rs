@@ -8,19 +8,46 @@ use std::path::PathBuf;
 
 use url::Url;
 
-/// What the configuration says of one registry host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RegistryPolicy {
-    /// Tried in order, for reads and writes: the next one when one cannot be reached or keeps answering
-    /// 5xx. Empty only for a text that is no host.
-    pub endpoints: Vec<Endpoint>,
+/// What a repository is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// To read an image from it, named by a digest or not: mirrors may stand in for it.
+    Pull { by_digest: bool },
+    /// To write to it, and to ask whether it has something: it itself, nothing else.
+    Push,
 }
 
-/// One address of a registry.
+/// What the configuration says of one repository of a registry.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RegistryPolicy {
+    /// Tried in order: the next one when one cannot be reached or keeps answering 5xx, and after a mirror also when
+    /// that does not have it. Empty only for a text that is no host.
+    pub endpoints: Vec<Endpoint>,
+    /// What is read there need not be in the repository of that name: writes go elsewhere.
+    pub is_away: bool,
+    pub limits: Limits,
+}
+
+/// How hard a registry may be asked at most, over all its endpoints' hosts each. `None`: no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Limits {
+    /// Above zero.
+    pub requests_per_second: Option<f64>,
+    /// Content in both directions together. Above zero.
+    pub bytes_per_second: Option<u64>,
+    /// Requests in flight at once. Above zero.
+    pub connections: Option<usize>,
+}
+
+/// One address of a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// Scheme, host, port, and a path prefix if the registry is not at the root: `/v2/…` comes after it.
     pub url: Url,
+    /// The repository's name there.
+    pub repository: String,
+    /// It need not have everything: what it refuses, the next endpoint is asked for.
+    pub is_mirror: bool,
     pub tls: Tls,
     pub supports_referrers: Referrers,
 }
@@ -96,6 +123,14 @@ pub(super) fn parse_url(text: &str) -> Result<Url, String> {
     let path = url.path().trim_end_matches('/').to_owned();
     url.set_path(&path);
     Ok(url)
+}
+
+/// The host of an endpoint, with its port where the URL has one.
+pub fn authority(url: &Url) -> String {
+    match (url.host_str(), url.port()) {
+        (Some(host), Some(port)) => format!("{host}:{port}"),
+        (host, _) => host.unwrap_or_default().to_owned(),
+    }
 }
 
 /// The endpoint of a host of which no configuration speaks.

@@ -6,8 +6,15 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Names that are looked at; nothing else of the environment is kept.
-const NAMES: [&str; 6] =
-    ["MIRROR_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "DOCKER_CONFIG", "HOME"];
+const NAMES: [&str; 7] = [
+    "MIRROR_CONFIG",
+    "REGISTRY_AUTH_FILE",
+    "CONTAINERS_REGISTRIES_CONF",
+    "XDG_RUNTIME_DIR",
+    "XDG_CONFIG_HOME",
+    "DOCKER_CONFIG",
+    "HOME",
+];
 
 /// Names that other rooms look at themselves, the first of each group that is set; only to be shown.
 const SHOWN: [&[&str]; 6] = [

@@ -31,6 +31,10 @@ pub enum Error {
     #[error("credential helper {program} for {server}: {reason}")]
     Helper { program: String, server: String, reason: String },
 
+    /// A registry that must not be used.
+    #[error("{name} is blocked by {file}:{line}")]
+    Blocked { name: String, file: String, line: u64 },
+
     /// What the user asked for cannot be done.
     #[error("{0}")]
     Refused(String),
@@ -45,6 +49,11 @@ fn position(line: Option<u64>, column: Option<u64>) -> String {
 }
 
 impl Error {
+    /// A fault on that line of a file; `None`: in no particular place.
+    pub(super) fn invalid(path: &Path, line: Option<u64>, reason: impl Into<String>) -> Self {
+        Error::Invalid { path: path.display().to_string(), line, column: None, reason: reason.into() }
+    }
+
     pub(super) fn io(path: &Path, source: std::io::Error) -> Self {
         Error::Io { path: path.display().to_string(), source }
     }

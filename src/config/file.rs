@@ -1,24 +1,33 @@
-//! The schema of the configuration file, docs/configuration.md. YAML in, checked settings out.
+//! The configuration file, docs/configuration.md: its text in, checked settings out.
 //!
-//! Invariant: a key is known or it is an error that names it, its line and the nearest known one. Keys
-//! that only ace-dt uses are known, so that its file can be used as it stands.
+//! Invariant: what is wrong is an error that names its line and key, and for an unknown key the nearest known one.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-use serde::de::{IgnoredAny, MapAccess, Visitor};
+use regex::Regex;
 use serde_saphyr::Spanned;
 
-use super::endpoint::{self, Referrers, Tls};
+use super::endpoint::{self, Limits, Referrers, Tls};
+use super::schema::{Amount, Document, EndpointConfig, Host, LimitsConfig, OneOrMany, nearest};
 use super::{EndpointSettings, Error, Origin, Result, Setting};
+use crate::image::size;
+
+/// What a file says of one registry.
+#[derive(Clone, Debug, Default)]
+pub(super) struct HostSettings {
+    /// In their order; empty where the file names none.
+    pub endpoints: Vec<url::Url>,
+    /// What repositories are called when they are read, in the order of the file.
+    pub rewrites: Vec<(Regex, String)>,
+    pub limits: Limits,
+}
 
 /// What a file says, checked.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settings {
-    /// By host, in lower case: the endpoints in their order.
-    pub registries: BTreeMap<String, Vec<url::Url>>,
+    /// By host, in lower case.
+    pub registries: BTreeMap<String, HostSettings>,
     /// By endpoint URL.
     pub endpoints: BTreeMap<url::Url, EndpointSettings>,
     pub auth_file: Option<PathBuf>,
@@ -30,162 +39,8 @@ pub(super) struct Settings {
     pub warnings: Vec<String>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct Document {
-    api_version: Option<Spanned<String>>,
-    kind: Option<Spanned<String>>,
-    registry_config: Option<RegistryConfig>,
-    registry_auth_file: Option<Spanned<PathBuf>>,
-    #[serde(rename = "concurrentHTTP")]
-    concurrent_http: Option<Spanned<usize>>,
-    // What follows is ace-dt's own.
-    #[serde(rename = "cachePath")]
-    _cache_path: Option<IgnoredAny>,
-    #[serde(rename = "cachePruneMax")]
-    _cache_prune_max: Option<IgnoredAny>,
-    #[serde(rename = "chunkSize")]
-    _chunk_size: Option<IgnoredAny>,
-    #[serde(rename = "compressionLevel")]
-    _compression_level: Option<IgnoredAny>,
-    #[serde(rename = "hideProgress")]
-    _hide_progress: Option<IgnoredAny>,
-    #[serde(rename = "editor")]
-    _editor: Option<IgnoredAny>,
-    #[serde(rename = "telemetry")]
-    _telemetry: Option<IgnoredAny>,
-    #[serde(rename = "telemetryUserName")]
-    _telemetry_user_name: Option<IgnoredAny>,
-    #[serde(rename = "keys")]
-    _keys: Option<IgnoredAny>,
-}
-
-/// `registryConfig`: hosts may stand under `registries` or directly in it.
-#[derive(Default)]
-struct RegistryConfig {
-    hosts: Vec<(Spanned<String>, Host)>,
-    endpoints: Vec<(Spanned<String>, EndpointConfig)>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct Host {
-    endpoints: Vec<Spanned<String>>,
-    rewrite_pull: Option<Spanned<BTreeMap<String, String>>>,
-    noncompliant: Option<Spanned<bool>>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct EndpointConfig {
-    supports_referrers: Option<Referrers>,
-    tls: Option<Spanned<TlsConfig>>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct TlsConfig {
-    insecure_skip_verify: bool,
-    #[serde(alias = "caFile")]
-    ca: Option<OneOrMany>,
-    #[serde(alias = "certFile")]
-    cert: Option<PathBuf>,
-    #[serde(alias = "keyFile")]
-    key: Option<PathBuf>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMany {
-    One(PathBuf),
-    Many(Vec<PathBuf>),
-}
-
 /// As many as `--jobs` may be.
 const MAX_JOBS: usize = 1024;
-const REGISTRIES: &str = "registries";
-const ENDPOINT_CONFIG: &str = "endpointConfig";
-
-impl<'de> Deserialize<'de> for RegistryConfig {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Sections;
-        impl<'de> Visitor<'de> for Sections {
-            type Value = RegistryConfig;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a mapping with registries and endpointConfig")
-            }
-
-            fn visit_unit<E>(self) -> std::result::Result<RegistryConfig, E> {
-                Ok(RegistryConfig::default())
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<RegistryConfig, A::Error> {
-                let mut config = RegistryConfig::default();
-                while let Some(key) = map.next_key::<Spanned<String>>()? {
-                    match key.value.as_str() {
-                        REGISTRIES => {
-                            config.hosts.extend(map.next_value::<Option<Entries<Host>>>()?.unwrap_or_default().0)
-                        }
-                        ENDPOINT_CONFIG => {
-                            config
-                                .endpoints
-                                .extend(map.next_value::<Option<Entries<EndpointConfig>>>()?.unwrap_or_default().0);
-                        }
-                        near if nearest(near, &[REGISTRIES, ENDPOINT_CONFIG]).is_some() => {
-                            return Err(serde::de::Error::unknown_field(near, &[REGISTRIES, ENDPOINT_CONFIG]));
-                        }
-                        _ => config.hosts.push((key, map.next_value::<Option<Host>>()?.unwrap_or_default())),
-                    }
-                }
-                Ok(config)
-            }
-        }
-        deserializer.deserialize_any(Sections)
-    }
-}
-
-/// A mapping with its keys in the order of the file and the lines they are on.
-struct Entries<T>(Vec<(Spanned<String>, T)>);
-
-impl<T> Default for Entries<T> {
-    fn default() -> Self {
-        Entries(Vec::new())
-    }
-}
-
-impl<'de, T: Deserialize<'de> + Default> Deserialize<'de> for Entries<T> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Each<T>(std::marker::PhantomData<T>);
-        impl<'de, T: Deserialize<'de> + Default> Visitor<'de> for Each<T> {
-            type Value = Entries<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a mapping")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Entries<T>, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(key) = map.next_key()? {
-                    entries.push((key, map.next_value::<Option<T>>()?.unwrap_or_default()));
-                }
-                Ok(Entries(entries))
-            }
-        }
-        deserializer.deserialize_map(Each(std::marker::PhantomData))
-    }
-}
-
-/// The known key that `key` was probably meant to be.
-fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
-    let key = key.to_lowercase();
-    known
-        .iter()
-        .map(|k| (strsim::damerau_levenshtein(&key, &k.to_lowercase()), *k))
-        .filter(|(distance, k)| *distance <= (k.len() / 3).clamp(1, 3))
-        .min()
-        .map(|(_, k)| k)
-}
 
 /// Reads the text of the file at `path`; relative paths in it start from its directory.
 /// `~/` in them is `home`.
@@ -237,40 +92,79 @@ impl Reading<'_> {
         if endpoint::default_url(&name.value).is_none_or(|u| u.path() != "/") || name.value.contains("://") {
             return Err(self.at(name, format!("registries: {:?} is not a host with an optional port", name.value)));
         }
-        let mut urls = Vec::new();
+        let key = |key: &str| format!("registryConfig.registries.{}.{key}", name.value);
+        let mut settings = HostSettings::default();
         for text in &host.endpoints {
-            urls.push(endpoint::parse_url(&text.value).map_err(|e| self.at(text, format!("endpoints: {e}")))?);
+            let url = endpoint::parse_url(&text.value).map_err(|e| self.at(text, format!("endpoints: {e}")))?;
+            settings.endpoints.push(url);
         }
-        if let Some(rewrite) = host.rewrite_pull.filter(|r| !r.value.is_empty()) {
-            self.warn(&rewrite, format!("rewritePull of {} is not supported: names are used as written", name.value));
+        if let Some(first) = host.endpoints.first() {
+            let shown: Vec<String> = settings.endpoints.iter().map(ToString::to_string).collect();
+            self.show(key("endpoints"), shown, first.referenced);
+        }
+        for (pattern, replacement) in host.rewrite_pull.unwrap_or_default().0 {
+            let regex = Regex::new(&pattern.value).map_err(|e| {
+                let reason = e.to_string();
+                let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+                self.at(&pattern, format!("rewritePull: {:?} is not a regular expression: {reason}", pattern.value))
+            })?;
+            self.show(key("rewritePull"), format!("{} → {replacement}", pattern.value), pattern.referenced);
+            settings.rewrites.push((regex, replacement));
         }
         if let Some(flag) = host.noncompliant.filter(|f| f.value) {
             self.warn(&flag, format!("noncompliant of {} is not needed: tokens are always per repository", name.value));
         }
-        if urls.is_empty() {
-            return Ok(());
-        }
-        let shown: Vec<String> = urls.iter().map(ToString::to_string).collect();
-        self.show(format!("registryConfig.registries.{}.endpoints", name.value), shown, name.referenced);
-        match self.settings.registries.insert(name.value.to_ascii_lowercase(), urls) {
+        settings.limits = self.limits(host.limits.unwrap_or_default(), &key("limits"))?;
+        match self.settings.registries.insert(name.value.to_ascii_lowercase(), settings) {
             None => Ok(()),
             Some(_) => Err(self.at(name, format!("registries: {:?} is there twice", name.value))),
         }
     }
 
+    fn limits(&mut self, config: LimitsConfig, key: &str) -> Result<Limits> {
+        let mut limits = Limits::default();
+        if let Some(rate) = config.requests_per_second {
+            if !(rate.value > 0.0 && rate.value <= 1e6) {
+                return Err(self.at(&rate, "limits: requestsPerSecond must be above 0, and 1000000 at most".into()));
+            }
+            self.show(format!("{key}.requestsPerSecond"), rate.value, rate.referenced);
+            limits.requests_per_second = Some(rate.value);
+        }
+        if let Some(amount) = config.bytes_per_second {
+            let bytes = match &amount.value {
+                Amount::Number(bytes) => Ok(*bytes),
+                Amount::Text(text) => size::parse(text),
+            };
+            let bytes = bytes.map_err(|e| self.at(&amount, format!("limits: bytesPerSecond: {e}")))?;
+            if bytes == 0 {
+                return Err(self.at(&amount, "limits: bytesPerSecond must be above 0".into()));
+            }
+            self.show(format!("{key}.bytesPerSecond"), bytes, amount.referenced);
+            limits.bytes_per_second = Some(bytes);
+        }
+        if let Some(connections) = config.connections {
+            if !(1..=MAX_JOBS).contains(&connections.value) {
+                return Err(self.at(&connections, format!("limits: connections must be between 1 and {MAX_JOBS}")));
+            }
+            self.show(format!("{key}.connections"), connections.value, connections.referenced);
+            limits.connections = Some(connections.value);
+        }
+        Ok(limits)
+    }
+
     fn endpoint(&mut self, text: &Spanned<String>, config: EndpointConfig) -> Result<()> {
         let url = endpoint::parse_url(&text.value).map_err(|e| self.at(text, format!("endpointConfig: {e}")))?;
         let mut settings =
-            EndpointSettings { supports_referrers: config.supports_referrers.unwrap_or_default(), tls: Tls::default() };
+            EndpointSettings { supports_referrers: config.supports_referrers.unwrap_or_default(), tls: None };
         if let Some(tls) = config.tls {
             let (referenced, tls) = (tls.referenced, tls.value);
-            settings.tls.insecure_skip_verify = tls.insecure_skip_verify;
-            settings.tls.ca = match tls.ca {
+            let mut checked = Tls { insecure_skip_verify: tls.insecure_skip_verify, ..Tls::default() };
+            checked.ca = match tls.ca {
                 Some(OneOrMany::One(file)) => vec![self.absolute(file)],
                 Some(OneOrMany::Many(files)) => files.into_iter().map(|f| self.absolute(f)).collect(),
                 None => Vec::new(),
             };
-            settings.tls.client_certificate = match (tls.cert, tls.key) {
+            checked.client_certificate = match (tls.cert, tls.key) {
                 (Some(cert), Some(key)) => Some((self.absolute(cert), self.absolute(key))),
                 (None, None) => None,
                 (Some(_), None) => {
@@ -280,25 +174,31 @@ impl Reading<'_> {
                     return Err(self.at_line(referenced, "tls: key needs cert, the certificate's file".into()));
                 }
             };
+            self.show_tls(&url, &checked, referenced);
+            settings.tls = Some(checked);
         }
-        let under = |key: &str| format!("registryConfig.endpointConfig.{url}.{key}");
-        let files = |files: &[PathBuf]| files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>();
         if settings.supports_referrers != Referrers::Auto {
-            self.show(under("supportsReferrers"), settings.supports_referrers.name(), text.referenced);
-        }
-        if !settings.tls.ca.is_empty() {
-            self.show(under("tls.ca"), files(&settings.tls.ca), text.referenced);
-        }
-        if let Some((cert, key)) = &settings.tls.client_certificate {
-            self.show(under("tls.cert"), cert.display().to_string(), text.referenced);
-            self.show(under("tls.key"), key.display().to_string(), text.referenced);
-        }
-        if settings.tls.insecure_skip_verify {
-            self.show(under("tls.insecureSkipVerify"), true, text.referenced);
+            let key = format!("registryConfig.endpointConfig.{url}.supportsReferrers");
+            self.show(key, settings.supports_referrers.name(), text.referenced);
         }
         match self.settings.endpoints.insert(url, settings) {
             None => Ok(()),
             Some(_) => Err(self.at(text, format!("endpointConfig: {:?} is there twice", text.value))),
+        }
+    }
+
+    fn show_tls(&mut self, url: &url::Url, tls: &Tls, place: serde_saphyr::Location) {
+        let under = |key: &str| format!("registryConfig.endpointConfig.{url}.tls.{key}");
+        if !tls.ca.is_empty() {
+            let files: Vec<String> = tls.ca.iter().map(|f| f.display().to_string()).collect();
+            self.show(under("ca"), files, place);
+        }
+        if let Some((cert, key)) = &tls.client_certificate {
+            self.show(under("cert"), cert.display().to_string(), place);
+            self.show(under("key"), key.display().to_string(), place);
+        }
+        if tls.insecure_skip_verify {
+            self.show(under("insecureSkipVerify"), true, place);
         }
     }
 
@@ -372,9 +272,10 @@ mod tests {
         let with =
             settings("registryConfig:\n  registries:\n    Reg.low:5000:\n      endpoints: [\"http://a:1/\", b.c]\n");
         let without = settings("registryConfig:\n  Reg.low:5000:\n    endpoints: [\"http://a:1/\", b.c]\n");
-        let urls: Vec<_> = with.registries["reg.low:5000"].iter().map(url::Url::as_str).collect();
-        assert_eq!(urls, ["http://a:1/", "https://b.c/"]);
-        assert_eq!(with.registries, without.registries);
+        let urls =
+            |s: &Settings| s.registries["reg.low:5000"].endpoints.iter().map(url::Url::to_string).collect::<Vec<_>>();
+        assert_eq!(urls(&with), ["http://a:1/", "https://b.c/"]);
+        assert_eq!(urls(&with), urls(&without));
     }
 
     #[test]
@@ -384,7 +285,8 @@ mod tests {
         {
             assert!(settings(text).registries.is_empty(), "{text:?}");
         }
-        assert!(settings("registryConfig:\n  registries:\n    reg.low:\n").registries.is_empty());
+        let host = &settings("registryConfig:\n  registries:\n    reg.low:\n").registries["reg.low"];
+        assert!(host.endpoints.is_empty() && host.rewrites.is_empty() && host.limits == Limits::default());
     }
 
     #[test]
@@ -456,11 +358,12 @@ mod tests {
         let s = settings(text);
         assert_eq!(s.auth_file.unwrap(), Path::new("/home/u/.docker/config.json"));
         let a = &s.endpoints[&"https://a/".parse().unwrap()];
-        assert_eq!(a.tls.ca, [Path::new("/etc/m/ca.pem")]);
-        assert_eq!(a.tls.client_certificate, Some(("/c.pem".into(), "/etc/m/k.pem".into())));
-        let b = &s.endpoints[&"https://b/".parse().unwrap()];
-        assert_eq!(b.tls.ca, [Path::new("/etc/m/x.pem"), Path::new("/etc/m/y.pem")]);
-        assert!(b.tls.insecure_skip_verify && b.supports_referrers == Referrers::Tag);
+        let (a, b) = (a.tls.as_ref().unwrap(), &s.endpoints[&"https://b/".parse().unwrap()]);
+        assert_eq!(a.ca, [Path::new("/etc/m/ca.pem")]);
+        assert_eq!(a.client_certificate, Some(("/c.pem".into(), "/etc/m/k.pem".into())));
+        let tls = b.tls.as_ref().unwrap();
+        assert_eq!(tls.ca, [Path::new("/etc/m/x.pem"), Path::new("/etc/m/y.pem")]);
+        assert!(tls.insecure_skip_verify && b.supports_referrers == Referrers::Tag);
     }
 
     #[test]
@@ -469,13 +372,34 @@ mod tests {
         let s = parse(text, Path::new("ace-dt.yaml"), None).unwrap();
         assert_eq!(s.registries.len(), 3);
         assert_eq!(s.jobs, Some(25));
-        let line = text.lines().position(|l| l.contains("^rancher/")).unwrap() + 1;
-        assert_eq!(s.warnings.len(), 1, "{:?}", s.warnings);
-        assert!(
-            s.warnings[0].starts_with(&format!("ace-dt.yaml:{line}: rewritePull of index.docker.io is not supported")),
-            "{:?}",
-            s.warnings
+        assert!(s.warnings.is_empty(), "{:?}", s.warnings);
+        assert_eq!(s.registries["index.docker.io"].rewrites[0].1, "mirrors/rancher/$1");
+    }
+
+    #[test]
+    fn rewrites_keep_the_order_of_the_file_and_limits_are_numbers_and_sizes() {
+        let text = "registryConfig:\n  reg.low:\n    rewritePull:\n      z: \"1\"\n      a: \"2\"\n      m: \"3\"\n    limits: {requestsPerSecond: 2.5, bytesPerSecond: 10MiB, connections: 4}\n";
+        let host = &settings(text).registries["reg.low"];
+        let patterns: Vec<_> = host.rewrites.iter().map(|(regex, to)| format!("{regex}{to}")).collect();
+        assert_eq!(patterns, ["z1", "a2", "m3"]);
+        let limits = Limits { requests_per_second: Some(2.5), bytes_per_second: Some(10 << 20), connections: Some(4) };
+        assert_eq!(host.limits, limits);
+        assert_eq!(
+            settings("registryConfig: {r.low: {limits: {bytesPerSecond: 7}}}\n").registries["r.low"]
+                .limits
+                .bytes_per_second,
+            Some(7)
         );
+        for (value, expected) in [
+            ("rewritePull: {\"(\": x}", "c.yaml:3:19: rewritePull: \"(\" is not a regular expression: unclosed group"),
+            ("limits: {requestsPerSecond: 0}", "c.yaml:3:33: limits: requestsPerSecond must be above 0"),
+            ("limits: {bytesPerSecond: fast}", "c.yaml:3:30: limits: bytesPerSecond: \"fast\" is not a size"),
+            ("limits: {connections: 0}", "c.yaml:3:27: limits: connections must be between"),
+            ("limits: {conections: 1}", "c.yaml:3:14: unknown key \"conections\"; did you mean \"connections\"?"),
+        ] {
+            let said = refusal(&format!("registryConfig:\n  reg.low:\n    {value}\n"));
+            assert!(said.starts_with(expected), "{said}");
+        }
     }
 
     #[test]
@@ -493,7 +417,19 @@ mod tests {
         let settings = parse(&all, Path::new("sample.yaml"), None).unwrap_or_else(|e| panic!("{e}\n{all}"));
         assert!(settings.warnings.is_empty(), "{:?}", settings.warnings);
         let keys: Vec<&str> = settings.shown.iter().map(|s| s.key.rsplit('.').next().unwrap()).collect();
-        for key in ["concurrentHTTP", "registryAuthFile", "endpoints", "supportsReferrers", "ca", "cert", "key"] {
+        for key in [
+            "concurrentHTTP",
+            "registryAuthFile",
+            "endpoints",
+            "supportsReferrers",
+            "ca",
+            "cert",
+            "key",
+            "rewritePull",
+            "requestsPerSecond",
+            "bytesPerSecond",
+            "connections",
+        ] {
             assert!(keys.contains(&key), "{key} is not in {keys:?}");
         }
     }

@@ -3,6 +3,7 @@
 //! Invariant: a file that exists is obeyed or it is an error; nothing of it is ignored silently.
 
 mod auth_file;
+mod certs_d;
 pub mod credentials;
 pub mod endpoint;
 pub mod environment;
@@ -11,19 +12,19 @@ mod file;
 mod helper;
 pub mod login;
 mod origin;
+mod policy;
+mod registries_conf;
+mod schema;
 
 use std::path::{Path, PathBuf};
 
 pub use credentials::Credential;
-pub use endpoint::{Endpoint, Referrers, RegistryPolicy, Tls};
+pub use endpoint::{Access, Endpoint, Limits, Referrers, RegistryPolicy, Tls};
 pub use environment::Environment;
 pub use error::{Error, Result};
 pub use origin::{Origin, Setting};
 
 use crate::image::reference::is_docker_hub;
-
-/// Docker Hub as a key of the file, the usual name first.
-const HUB_NAMES: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
 
 /// A configuration file in which every setting is explained and commented out.
 pub const SAMPLE: &str = include_str!("sample.yaml");
@@ -40,12 +41,16 @@ pub struct Config {
     named_by: Option<Origin>,
     settings: file::Settings,
     credentials: credentials::Chain,
+    /// What containers-registries.conf(5) says: for registries of which the file does not.
+    registries: registries_conf::RegistriesConf,
+    /// Directories with a directory of certificates for each host.
+    certificates: Vec<PathBuf>,
 }
 
 /// What `endpointConfig` says of one URL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct EndpointSettings {
-    tls: Tls,
+    tls: Option<Tls>,
     supports_referrers: Referrers,
 }
 
@@ -83,6 +88,8 @@ impl Config {
             }
         };
         config.credentials = credentials::Chain::new(environment, config.settings.auth_file.as_deref());
+        config.registries = registries_conf::RegistriesConf::load(environment)?;
+        config.certificates = certs_d::directories(environment);
         Ok(config)
     }
 
@@ -132,25 +139,13 @@ impl Config {
         &self.settings.warnings
     }
 
-    /// How to reach `host` (with its port, as a reference has it).
-    pub fn registry(&self, host: &str) -> RegistryPolicy {
-        let configured = |host: &str| self.settings.registries.get(host).cloned();
-        let exact = host.to_ascii_lowercase();
-        let hub = || HUB_NAMES.iter().find_map(|name| configured(name)).filter(|_| is_docker_hub(&exact));
-        let urls =
-            configured(&exact).or_else(hub).unwrap_or_else(|| endpoint::default_url(&exact).into_iter().collect());
-        let endpoints = urls.into_iter().map(|url| {
-            let settings = self.settings.endpoints.get(&url).cloned().unwrap_or_default();
-            Endpoint { url, tls: settings.tls, supports_referrers: settings.supports_referrers }
-        });
-        RegistryPolicy { endpoints: endpoints.collect() }
-    }
-
     /// What the configuration file, the credential files and the environment say, with their places. Secrets are masked.
     pub fn settings(&self) -> Result<Vec<Setting>> {
         let file = self.path.as_ref().map(|path| path.display().to_string());
         let mut settings = vec![Setting::new("config", file, self.named_by.clone().unwrap_or(Origin::Default))];
         settings.extend(self.settings.shown.iter().cloned());
+        settings.extend(self.registries.settings());
+        settings.extend(certs_d::settings(&self.certificates)?);
         settings.extend(self.credentials.settings()?);
         for (name, value) in Environment::others() {
             settings.push(Setting::new(name, masked_url(&value), Origin::Environment { name }));

@@ -11,6 +11,7 @@ pub mod manifest;
 pub mod media_type;
 pub mod platform;
 pub mod reference;
+pub mod size;
 
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, Hasher};

@@ -54,7 +54,7 @@ pub struct Report {
 /// Copies the images of a gather index (or of any index) to the destinations that `mapper` gives them.
 pub async fn scatter(cx: &Context, image: &ImageName, mapper: &Mapper, options: &Options) -> Result<Report> {
     let copier = Copier::new(cx, copy::Options { recursive: options.recursive, foreign_layers: false });
-    let from = copier.open(image)?;
+    let from = copier.open_source(image)?;
     cx.progress.begin("reading the gather index");
     let root = copier.fetch(&from, &image.name()).await?;
     let index = copier.manifest(&from, &root).await?;

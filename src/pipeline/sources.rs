@@ -50,7 +50,7 @@ pub fn select(sources: &[Source], selectors: &[Selector]) -> Result<Vec<Source>>
 /// What one source stands for, in one request. `known`: its manifest will hardly be needed, as the destination has
 /// it; else it is read at once.
 pub async fn resolve(copier: &Copier, source: &Source, platforms: &[Platform], known: bool) -> store::Result<Resolved> {
-    let (store, name) = (copier.open(&source.image)?, source.image.name());
+    let (store, name) = (copier.open_source(&source.image)?, source.image.name());
     let descriptor = match known {
         true => copier.resolve(&store, &name).await?,
         false => copier.fetch(&store, &name).await?,

@@ -38,6 +38,10 @@ pub enum Error {
     #[error("{place}: not authorised: {reason}")]
     Unauthorized { place: String, reason: String },
 
+    /// The configuration or a credential file cannot be used, or forbids it.
+    #[error(transparent)]
+    Config(#[from] crate::config::Error),
+
     /// The answer breaks the protocol.
     #[error("{place}: {what}: {reason}")]
     Protocol { place: String, what: String, reason: String },

@@ -20,8 +20,9 @@ pub use error::{Error, Result};
 pub use location::{Location, Opened, Roots};
 pub use reader::{BlobReader, VerifyingReader};
 
+use crate::config::Access;
 pub use crate::image::reference::Name;
-use crate::image::{Descriptor, Digest, ImageName, Manifest};
+use crate::image::{Descriptor, Digest, ImageName, Manifest, Reference};
 
 /// How a blob came to be in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,10 +143,22 @@ impl Stores {
     }
 
     /// The repository of a registry, or the layout directory, that `image` names. Nothing is contacted
-    /// or created yet.
+    /// or created yet. Fails for a registry that the configuration forbids.
     pub fn open(&self, image: &ImageName) -> Result<Arc<dyn Store>> {
+        self.open_for(image, |_| Access::Push)
+    }
+
+    /// The same, only to read that image from it: where the configuration names mirrors, or another name, it is read
+    /// from there. What such a store has need not be in the repository itself.
+    pub fn open_source(&self, image: &ImageName) -> Result<Arc<dyn Store>> {
+        self.open_for(image, |reference| Access::Pull { by_digest: reference.digest.is_some() })
+    }
+
+    fn open_for(&self, image: &ImageName, access: impl Fn(&Reference) -> Access) -> Result<Arc<dyn Store>> {
         Ok(match image {
-            ImageName::Registry(reference) => Arc::new(registry::Client::repository(&self.client, reference)),
+            ImageName::Registry(reference) => {
+                Arc::new(registry::Client::repository(&self.client, reference, access(reference))?)
+            }
             ImageName::Layout { directory, .. } => Arc::new(layout::Layout::new(directory)),
         })
     }

@@ -121,6 +121,12 @@ impl Copier {
         Ok(lock(&self.0.opened).entry(store.describe()).or_insert(store).clone())
     }
 
+    /// The store to read `image` from: see [`Stores::open_source`].
+    pub fn open_source(&self, image: &ImageName) -> store::Result<Arc<dyn Store>> {
+        let store = self.0.stores.open_source(image)?;
+        Ok(lock(&self.0.opened).entry(store.describe()).or_insert(store).clone())
+    }
+
     /// What a name stands for in a store, which must have it. One request.
     pub async fn resolve(&self, store: &Arc<dyn Store>, name: &Name) -> store::Result<Descriptor> {
         let _permit = self.0.permit().await;

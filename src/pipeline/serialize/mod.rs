@@ -93,7 +93,7 @@ pub struct PlannedEntry {
 /// Writes `image` to `destination`: a path, or `-` for standard output.
 pub async fn serialize(cx: &Context, image: &ImageName, destination: &str, options: &Options) -> Result<Report> {
     let subject = Subject {
-        store: cx.stores.open(image)?,
+        store: cx.stores.open_source(image)?,
         reference: image.to_string(),
         root: image.name(),
         ref_name: image.name().to_string(),

@@ -176,9 +176,7 @@ impl Authenticator {
         let key = (route.registry.clone(), route.repository.clone());
         let slot = locked(&self.credentials).entry(key).or_default().clone();
         let found = slot.get_or_try_init(|| self.config.credential(&route.registry, &route.repository)).await;
-        let unauthorized =
-            |reason: String| Failure::Final(Error::Unauthorized { place: route.registry.clone(), reason });
-        found.cloned().map_err(|e| unauthorized(e.to_string()))
+        found.cloned().map_err(|e| Failure::Final(Error::Config(e)))
     }
 }
 

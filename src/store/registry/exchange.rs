@@ -40,12 +40,13 @@ pub struct Route {
     endpoint: Endpoint,
     /// Registry whose credentials may be used here.
     pub registry: String,
+    /// The repository's name there.
     pub repository: String,
 }
 
 impl Route {
-    pub fn new(endpoint: Endpoint, registry: String, repository: String) -> Self {
-        Route { endpoint, registry, repository }
+    pub fn new(endpoint: Endpoint, registry: String) -> Self {
+        Route { registry, repository: endpoint.repository.clone(), endpoint }
     }
 
     pub fn base(&self) -> &Url {
@@ -91,6 +92,7 @@ impl Route {
 }
 
 /// A question.
+#[derive(Clone)]
 pub struct Ask<'a> {
     pub method: Method,
     /// Path after the repository, with an optional query.
@@ -340,15 +342,28 @@ impl Repository {
     /// a refusal by a place that the registry redirected to (a signed address may have expired).
     pub(super) async fn ask(&self, ask: &Ask<'_>) -> Result<Answer> {
         let first = self.habits.endpoint.load(std::sync::atomic::Ordering::Relaxed);
-        let mut last = None;
+        let (mut last, mut missed) = (None, false);
         for step in 0..self.routes.len() {
             let index = (first + step) % self.routes.len();
             let route = &self.routes[index];
-            let tries = if step + 1 < self.routes.len() { TRIES_BEFORE_NEXT } else { TRIES };
+            let is_last = step + 1 == self.routes.len();
+            let tries = if is_last { TRIES } else { TRIES_BEFORE_NEXT };
+            let renamed = (route.repository != self.repository).then(|| {
+                // Only what is read has another name elsewhere.
+                Ask { scopes: Scopes::pull(&route.repository), ..ask.clone() }
+            });
+            let ask = renamed.as_ref().unwrap_or(ask);
             match self.client.persist(route, ask, route.url(ask.path), tries).await {
                 Err(e) if is_endpoint_trouble(&e) => last = Some(e),
+                other if route.endpoint.is_mirror && !is_last && is_miss(&other) => {
+                    missed = true;
+                    last = other.err();
+                }
                 other => {
-                    self.habits.endpoint.store(index, std::sync::atomic::Ordering::Relaxed);
+                    // An endpoint that only lacks something is asked first again.
+                    if !missed {
+                        self.habits.endpoint.store(index, std::sync::atomic::Ordering::Relaxed);
+                    }
                     return other;
                 }
             }
@@ -440,6 +455,15 @@ pub fn note(host: &Arc<Host>, response: &reqwest::Response, took: Duration) {
     }
 }
 
+/// Whether a mirror's answer leaves it to the next endpoint.
+fn is_miss(answer: &Result<Answer>) -> bool {
+    match answer {
+        Ok(answer) => matches!(answer.status(), 400..=499) && answer.status() != 416,
+        Err(Error::Config(_)) => false,
+        Err(_) => true,
+    }
+}
+
 /// Whether another endpoint of the same registry may do better.
 fn is_endpoint_trouble(error: &Error) -> bool {
     match error {
@@ -454,9 +478,14 @@ mod tests {
     use super::*;
 
     fn route(url: &str) -> Route {
-        let endpoint =
-            Endpoint { url: Url::parse(url).unwrap(), tls: Tls::default(), supports_referrers: Referrers::Auto };
-        Route::new(endpoint, "reg".into(), "a/b".into())
+        let endpoint = Endpoint {
+            url: Url::parse(url).unwrap(),
+            repository: "a/b".into(),
+            is_mirror: false,
+            tls: Tls::default(),
+            supports_referrers: Referrers::Auto,
+        };
+        Route::new(endpoint, "reg".into())
     }
 
     #[test]

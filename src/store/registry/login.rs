@@ -13,6 +13,7 @@ use super::auth::Scopes;
 use super::exchange::{Ask, Route};
 use super::pace::Lane;
 use super::retry::TRIES;
+use crate::config::Access;
 use crate::image::reference::is_docker_hub;
 use crate::store::Result;
 
@@ -31,13 +32,13 @@ impl Client {
     /// registry. Fails with [`crate::store::Error::Unauthorized`] if it is refused.
     pub async fn check_login(&self, registry: &str, repository: &str) -> Result<Login> {
         let home = if is_docker_hub(registry) { "registry-1.docker.io" } else { registry };
-        let endpoints = self.config.registry(registry).endpoints;
+        let endpoints = self.config.policy(registry, repository, Access::Push)?.endpoints;
         let Some(endpoint) = endpoints.into_iter().find(|e| e.url.authority().eq_ignore_ascii_case(home)) else {
             return Ok(Login::Elsewhere);
         };
         let mut url = endpoint.url.clone();
         url.set_path(&format!("{}/v2/", endpoint.url.path().trim_end_matches('/')));
-        let route = Arc::new(Route::new(endpoint, registry.to_owned(), repository.to_owned()));
+        let route = Arc::new(Route::new(endpoint, registry.to_owned()));
         let ask = Ask {
             what: "GET /v2/".into(),
             method: Method::GET,

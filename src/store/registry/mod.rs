@@ -30,7 +30,8 @@ use self::exchange::{Ask, Route};
 use self::pace::{Hosts, Lane, locked};
 use self::transport::Transport;
 use super::{BlobReader, BlobSource, Name, Pushed, Result, Store};
-use crate::config::Config;
+use crate::config::endpoint::authority;
+use crate::config::{Access, Config};
 use crate::image::{Descriptor, Digest, Manifest, Reference};
 
 type SubjectLocks = HashMap<(String, Digest), Arc<tokio::sync::Mutex<()>>>;
@@ -65,29 +66,32 @@ impl Client {
         self
     }
 
-    pub fn repository(client: &Arc<Client>, reference: &Reference) -> Repository {
+    /// The repository of `reference`, opened for that. Fails where the configuration forbids it or cannot be obeyed.
+    pub fn repository(client: &Arc<Client>, reference: &Reference, access: Access) -> Result<Repository> {
         let repository = reference.network_repository();
-        let routes = client.config.registry(&reference.registry).endpoints.into_iter().map(|endpoint| {
+        let policy = client.config.policy(&reference.registry, &repository, access)?;
+        let routes = policy.endpoints.into_iter().map(|endpoint| {
             // A credential belongs to a host: that of the registry, or that of an endpoint which stands in for it.
-            let authority = match (endpoint.url.host_str(), endpoint.url.port()) {
-                (Some(host), Some(port)) => format!("{host}:{port}"),
-                (host, _) => host.unwrap_or_default().to_owned(),
-            };
+            let authority = authority(&endpoint.url);
             let registry = if authority.eq_ignore_ascii_case(reference.network_host()) {
                 reference.registry.clone()
             } else {
                 authority
             };
-            Arc::new(Route::new(endpoint, registry, repository.clone()))
+            Arc::new(Route::new(endpoint, registry))
         });
-        Repository {
+        let routes: Arc<[Arc<Route>]> = routes.collect();
+        let ways: Vec<String> = routes.iter().map(|route| route.place()).collect();
+        let habits = format!("{} {}", reference.registry, if policy.is_away { ways.join(" ") } else { String::new() });
+        Ok(Repository {
             client: client.clone(),
-            routes: routes.collect(),
-            habits: locked(&client.habits).entry(reference.registry.clone()).or_default().clone(),
+            routes,
+            habits: locked(&client.habits).entry(habits).or_default().clone(),
             site: reference.registry.clone(),
             name: reference.repository.clone(),
             repository,
-        }
+            away: policy.is_away.then(|| ways.join(", ")),
+        })
     }
 }
 
@@ -121,6 +125,8 @@ pub struct Repository {
     name: String,
     /// The repository as the network knows it.
     repository: String,
+    /// Where it is read, if that is not (only) where its name says.
+    away: Option<String>,
 }
 
 impl Repository {
@@ -146,15 +152,19 @@ impl Repository {
 #[async_trait]
 impl Store for Repository {
     fn describe(&self) -> String {
-        self.place()
+        match &self.away {
+            Some(ways) => format!("{} (by way of {ways})", self.place()),
+            None => self.place(),
+        }
     }
 
+    /// None for what is read elsewhere: what is there cannot be mounted.
     fn site(&self) -> Option<&str> {
-        Some(&self.site)
+        self.away.is_none().then_some(&self.site)
     }
 
     fn repository(&self) -> Option<&str> {
-        Some(&self.repository)
+        self.away.is_none().then_some(&self.repository)
     }
 
     async fn resolve(&self, name: &Name) -> Result<Option<Descriptor>> {
