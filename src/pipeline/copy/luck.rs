@@ -9,9 +9,9 @@ use tokio::sync::Notify;
 use super::lock;
 
 /// Misses in a row before only a sample is asked for.
-const PATIENCE: u32 = 16;
+const PATIENCE: u32 = 12;
 /// Of so many, one is asked for then.
-const SAMPLE: u32 = 16;
+const SAMPLE: u32 = 32;
 
 /// Learns whether a registry has anything of what a run brings: after a streak of misses only a sample is asked
 /// for, until something is found. New repositories so cost hardly more than the two requests of each upload.

@@ -6,7 +6,7 @@
 
 mod blob;
 mod destination;
-mod luck;
+pub(super) mod luck;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;

@@ -1,17 +1,15 @@
 //! Putting blobs and manifests in place at the destination, each once, and knowing what is there.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt;
 
 use crate::image::{Descriptor, Digest, ImageName, Manifest};
+use crate::pipeline::copy::luck::Luck;
 use crate::pipeline::{Context, Moved, Progress, Result};
 use crate::store::{self, BlobSource, Name, Pushed, Store};
 
-/// After so many questions without a yes, small blobs are sent without asking.
-const ASK: u64 = 16;
 /// Blobs of at least this size are always worth the question.
 const LARGE: u64 = 1 << 20;
 
@@ -24,8 +22,7 @@ pub struct Landing {
     progress: Arc<Progress>,
     landed: Mutex<HashSet<Digest>>,
     moved: Mutex<Moved>,
-    asked: AtomicU64,
-    found: AtomicU64,
+    luck: Luck,
 }
 
 impl Landing {
@@ -37,8 +34,7 @@ impl Landing {
             progress: cx.progress.clone(),
             landed: Mutex::default(),
             moved: Mutex::default(),
-            asked: AtomicU64::new(0),
-            found: AtomicU64::new(0),
+            luck: Luck::default(),
         })
     }
 
@@ -73,12 +69,12 @@ impl Landing {
 
     /// Whether the destination has a blob; for small ones a guess of no, where it has had none so far.
     async fn exists(&self, descriptor: &Descriptor) -> store::Result<bool> {
-        if descriptor.size < LARGE && self.asked.load(Relaxed) >= ASK && self.found.load(Relaxed) == 0 {
-            return Ok(false);
+        if descriptor.size >= LARGE {
+            return self.store.has_blob(descriptor).await;
         }
+        let Some(question) = self.luck.ask().await else { return Ok(false) };
         let found = self.store.has_blob(descriptor).await?;
-        self.asked.fetch_add(1, Relaxed);
-        self.found.fetch_add(u64::from(found), Relaxed);
+        question.answered(found);
         Ok(found)
     }
 

@@ -1,0 +1,128 @@
+//! What each verb asks of a registry, counted on the wire between the program and `mirror serve`. Invariant: a limit here
+//! is what the work cannot do without, and a few questions more while the program learns what is there.
+
+mod middle;
+
+use std::path::Path;
+
+use airgap_mirror::image::Digest;
+use airgap_mirror::serve::{self, Limits, Server};
+use assert_cmd::Command;
+use middle::{Asked, Middle};
+use serde_json::json;
+use tempfile::TempDir;
+
+/// Images, and blobs of each that no other has.
+const IMAGES: usize = 120;
+const BLOBS: usize = 3;
+
+/// A home with a layout of small images, and a list of them.
+fn home() -> TempDir {
+    let home = tempfile::tempdir().unwrap();
+    let blobs = home.path().join("images/blobs/sha256");
+    std::fs::create_dir_all(&blobs).unwrap();
+    let keep = |media_type: &str, bytes: Vec<u8>| {
+        let digest = Digest::sha256(&bytes);
+        std::fs::write(blobs.join(digest.hex().to_string()), &bytes).unwrap();
+        json!({"mediaType": media_type, "digest": digest, "size": bytes.len()})
+    };
+    let mut roots = Vec::new();
+    let mut list = String::new();
+    for image in 0..IMAGES {
+        let config = keep("application/vnd.oci.image.config.v1+json", json!({"author": image}).to_string().into());
+        let layer = |n| keep("application/vnd.oci.image.layer.v1.tar", format!("layer {n} of {image}").into());
+        let layers: Vec<_> = (1..BLOBS).map(layer).collect();
+        let media_type = "application/vnd.oci.image.manifest.v1+json";
+        let manifest = json!({"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": layers});
+        let mut root = keep(media_type, manifest.to_string().into());
+        // Two images a repository.
+        let name = format!("app-{}:v{}", image / 2, image % 2);
+        root["annotations"] = json!({"org.opencontainers.image.ref.name": name});
+        roots.push(root);
+        list.push_str(&format!("oci:images:{name}\n"));
+    }
+    let index = json!({"schemaVersion": 2, "manifests": roots}).to_string();
+    std::fs::write(home.path().join("images/index.json"), index).unwrap();
+    std::fs::write(home.path().join("images/oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    std::fs::write(home.path().join("images.list"), list).unwrap();
+    home
+}
+
+/// The program, in an empty environment as far as its configuration and its credentials go.
+fn mirror(home: &Path) -> Command {
+    let mut command = Command::cargo_bin("mirror").unwrap();
+    let home_of = ["HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "DOCKER_CONFIG"];
+    command.current_dir(home).envs(home_of.map(|variable| (variable, home)));
+    for variable in ["MIRROR_CONFIG", "REGISTRY_AUTH_FILE", "http_proxy", "https_proxy", "no_proxy", "all_proxy"] {
+        command.env_remove(variable).env_remove(variable.to_uppercase());
+    }
+    command
+}
+
+fn run(home: &Path, arguments: &[&str]) {
+    mirror(home).arg("--quiet").args(arguments).assert().success();
+}
+
+async fn registry(home: &Path) -> Server {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let listen = ([127, 0, 0, 1], 0).into();
+    let options = serve::Options {
+        directory: home.join("registry"),
+        listen,
+        read_only: false,
+        repository: None,
+        limits: Limits::default(),
+    };
+    serve::spawn(options).await.unwrap()
+}
+
+/// Requests for things of that kind, for each of `count`. Nothing else is asked for, and nothing is sent in pieces.
+fn per(asked: &[Asked], kind: &str, count: usize) -> f64 {
+    let stray = |a: &&Asked| !a.target.contains("/blobs/") && !a.target.contains("/manifests/") || a.method == "PATCH";
+    let stray = asked.iter().find(stray);
+    assert!(stray.is_none(), "{stray:?}");
+    asked.iter().filter(|a| a.target.contains(kind)).count() as f64 / count as f64
+}
+
+fn at_most(what: &str, found: f64, limit: f64) {
+    assert!(found <= limit, "{found:.2} requests {what}, and at most {limit} are needed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_takes_two_requests_a_mount_one_and_an_image_three() {
+    let home = home();
+    let home = home.path();
+    let registry = registry(home).await;
+    let middle = Middle::before(&registry.address().to_string());
+    let to = |name: &str| format!("{}/{name}", middle.address);
+
+    run(home, &["gather", "images.list", &to("low/gathered:x")]);
+    let asked = middle.take();
+    at_most("an uploaded blob", per(&asked, "/blobs/", IMAGES * BLOBS), 2.1);
+    at_most("a manifest sent", per(&asked, "/manifests/", IMAGES), 2.3);
+
+    run(home, &["serialize", &to("low/gathered:x"), "x.tar"]);
+    let asked = middle.take();
+    at_most("a blob read", per(&asked, "/blobs/", IMAGES * BLOBS), 1.0);
+    at_most("a manifest read", per(&asked, "/manifests/", IMAGES), 1.05);
+
+    run(home, &["deserialize", "x.tar", &to("high/gathered:x")]);
+    let asked = middle.take();
+    at_most("a blob sent from an archive", per(&asked, "/blobs/", IMAGES * BLOBS), 2.1);
+    at_most("a manifest sent from an archive", per(&asked, "/manifests/", IMAGES), 2.3);
+
+    std::fs::write(home.join("rules.csv"), format!("oci:images:,{}/\n", to("apps"))).unwrap();
+    run(home, &["scatter", &to("high/gathered:x"), "all-prefix=rules.csv"]);
+    let asked = middle.take();
+    at_most("a mounted blob", per(&asked, "/blobs/", IMAGES * BLOBS), 1.1);
+    at_most("an image scattered", per(&asked, "/manifests/", IMAGES), 3.5);
+
+    let list = std::fs::read_to_string(home.join("images.list")).unwrap();
+    std::fs::write(home.join("apps.list"), list.replace("oci:images:", &to("apps/"))).unwrap();
+    for (time, blobs, manifests) in [("a first", 1.1, 3.3), ("a second", 0.0, 1.05)] {
+        run(home, &["gather", "apps.list", &to("within/gathered:x")]);
+        let asked = middle.take();
+        at_most(&format!("a mounted blob, {time} time"), per(&asked, "/blobs/", IMAGES * BLOBS), blobs);
+        at_most(&format!("an image gathered {time} time"), per(&asked, "/manifests/", IMAGES), manifests);
+    }
+}
