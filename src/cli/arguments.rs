@@ -28,6 +28,27 @@ pub fn new_image(text: &str) -> Result<ImageName, String> {
     }
 }
 
+/// A repository or a layout, to which tags are added.
+pub fn repository(text: &str) -> Result<ImageName, String> {
+    match image(text)? {
+        ImageName::Registry(reference) if reference.tag.is_some() || reference.digest.is_some() => {
+            Err("the names of the archives become tags: give the repository without one".into())
+        }
+        ImageName::Layout { name: Some(_), .. } => {
+            Err("the names of the archives become tags: give the directory without one".into())
+        }
+        image => Ok(image),
+    }
+}
+
+/// The name of a file in a directory that is given apart.
+pub fn file_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains('/') || text == "." || text == ".." {
+        return Err("a name without a directory is needed".into());
+    }
+    Ok(text.into())
+}
+
 /// `--platforms`: which children of a multi-platform image to take.
 #[derive(Debug, clap::Args)]
 pub struct Platforms {
@@ -112,6 +133,13 @@ mod tests {
         assert!(annotations("novalue").is_err());
         assert!(annotations("=x").is_err());
         assert_eq!(annotations("k=").unwrap()["k"], "");
+    }
+
+    #[test]
+    fn a_repository_has_no_tag() {
+        assert!(repository("reg.high:5000/scatter").is_ok() && repository("oci:high").is_ok());
+        assert!(repository("reg.high/scatter:sync").is_err() && repository("oci:high:sync").is_err());
+        assert!(file_name("a.csv").is_ok() && file_name("../a.csv").is_err());
     }
 
     #[test]

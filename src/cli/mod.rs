@@ -3,6 +3,8 @@
 //! other room imports this one.
 
 mod arguments;
+mod batch_deserialize;
+mod batch_serialize;
 mod clone;
 mod completions;
 mod config;
@@ -68,6 +70,8 @@ enum Command {
     Clone(clone::Args),
     Tape(tape::Args),
     Diff(diff::Args),
+    BatchSerialize(batch_serialize::Args),
+    BatchDeserialize(batch_deserialize::Args),
     Serve(serve::Args),
     Login(login::Login),
     Logout(login::Logout),
@@ -146,6 +150,8 @@ async fn dispatch(command: &Command, session: &Session) -> Result<Exit, Failure>
         Command::Clone(args) => clone::run(args, session).await,
         Command::Tape(args) => tape::run(args, session).await,
         Command::Diff(args) => diff::run(args, session).await,
+        Command::BatchSerialize(args) => batch_serialize::run(args, session).await,
+        Command::BatchDeserialize(args) => batch_deserialize::run(args, session).await,
         Command::Serve(args) => serve::run(args, session).await,
         Command::Login(args) => login::login(args, session).await,
         Command::Logout(args) => login::logout(args, session).await,

@@ -96,8 +96,9 @@ fn parts(text: &str) -> Result<Parts, String> {
     if path.is_empty() { Ok(parts) } else { Err("write FILE:OFFSET, with the offset in bytes".into()) }
 }
 
+/// `--compression`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Method {
+pub enum Method {
     Zstd,
     Gzip,
 }
@@ -138,7 +139,9 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
         options.leave_out = Arc::new(existing::digests(&context, &args.existing).await?);
         serialize::serialize(&context, &args.image, &args.destination, &options).await
     };
-    let report = session.perform(next, verb).await?;
+    let mut report = session.perform(next, verb).await?;
+    // What was planned is for those who ask for a plan.
+    report.plan = report.plan.filter(|_| args.dry_run);
     session.report("mirror/serialize/v1", &report, text(args, &report).text(), Exit::Verified)?;
     Ok(Exit::Verified)
 }

@@ -108,6 +108,16 @@ impl Moved {
     }
 }
 
+impl std::ops::AddAssign for Moved {
+    fn add_assign(&mut self, other: Self) {
+        self.blobs_sent += other.blobs_sent;
+        self.bytes_sent += other.bytes_sent;
+        self.blobs_mounted += other.blobs_mounted;
+        self.blobs_existed += other.blobs_existed;
+        self.manifests_sent += other.manifests_sent;
+    }
+}
+
 /// Something that was left out where the user allowed it, or that the wire format cannot carry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]

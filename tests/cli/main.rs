@@ -1,6 +1,7 @@
 //! The program as a user meets it, through its binary.
 
 mod arguments;
+mod batch;
 mod diff;
 mod interrupts;
 mod json;

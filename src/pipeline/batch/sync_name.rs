@@ -34,6 +34,10 @@ impl SyncName {
         SyncName { number, name: name.into(), suffix }
     }
 
+    pub fn is_compressed(&self) -> bool {
+        self.suffix != ".tar"
+    }
+
     /// Whether a file of that name is meant to be an archive, whatever else is wrong with its name.
     pub fn is_archive(file: &str) -> bool {
         SUFFIXES.iter().any(|suffix| file.ends_with(suffix))

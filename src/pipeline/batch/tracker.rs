@@ -48,6 +48,10 @@ impl Written {
         Ok(Written { path: path.to_owned(), rows })
     }
 
+    pub fn file_name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// Number of the next archive.
     pub fn next_number(&self) -> u64 {
         self.rows.iter().map(|row| row.file.number).max().unwrap_or(0).saturating_add(1)
@@ -98,6 +102,14 @@ impl ReadBack {
     pub fn has(&self, file: &SyncName, destination: &ImageName, digest: &Digest) -> bool {
         let (file, artifact) = (file.to_string(), pinned(destination, digest));
         self.rows.iter().any(|row| row.file == file && row.artifact == artifact)
+    }
+
+    /// Whether a newer archive of the same name was read to that place: it has the tag.
+    pub fn has_newer(&self, file: &SyncName, destination: &ImageName) -> bool {
+        let place = format!("{destination}@");
+        self.rows.iter().filter(|row| row.artifact.starts_with(&place)).any(|row| {
+            row.file.parse::<SyncName>().is_ok_and(|other| other.name == file.name && other.number > file.number)
+        })
     }
 
     /// Records an archive that was read, tagged and verified.
@@ -179,6 +191,9 @@ mod tests {
         assert!(!read.has(&file, &destination, &other));
         assert!(!read.has(&file, &"reg.other/x:tools".parse().unwrap(), &one));
         assert!(!read.has(&SyncName::new(2, "tools", None), &destination, &one));
+        assert!(read.has_newer(&SyncName::new(0, "tools", None), &destination));
+        assert!(!read.has_newer(&file, &destination));
+        assert!(!read.has_newer(&SyncName::new(0, "apps", None), &destination));
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.starts_with(theirs) && text.contains(&format!("000001-tools.tar,reg.high/x:tools@{one},2")));
     }

@@ -54,7 +54,7 @@ pub struct Report {
     pub bytes: u64,
     /// Blobs in the archive, manifests included.
     pub blobs: u64,
-    /// In a dry run, every blob as it would be archived.
+    /// Every blob in the order of the archive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<Vec<PlannedEntry>>,
     /// Blobs that need not travel, and their bytes.
@@ -146,8 +146,8 @@ async fn write(cx: &Context, subject: Subject, destination: &str, options: &Opti
     let plan = Plan::new(&graph.root, &ref_name, &graph.graph, &wishes)
         .map_err(|e| Error::Refused(format!("{reference}: {e}")))?;
     let mut report = report(reference, graph.root.digest, destination, &plan);
+    report.plan = Some(planned(&plan));
     if options.dry_run {
-        report.plan = Some(planned(&plan));
         report.skipped = Some(skipped(&plan));
         return Ok(report);
     }
