@@ -33,13 +33,26 @@ pub struct Passed {
     pub kept: HashMap<Digest, Bytes>,
 }
 
-/// Reads to the end. `see` is given every blob; what it fails with ends the pass. Blocks: not for an async task.
-pub fn pass(input: impl Input, mut see: Option<&mut dyn FnMut(Passing) -> io::Result<()>>) -> Result<Passed, Error> {
+/// Reads to the end and keeps what may be a manifest. `see` is given every blob; what it fails with ends the pass.
+/// Blocks: not for an async task.
+pub fn pass(input: impl Input, see: Option<&mut dyn FnMut(Passing) -> io::Result<()>>) -> Result<Passed, Error> {
+    keeping(input, Some(MAX_KEPT), see)
+}
+
+/// The same, and keeps nothing.
+pub fn watch(input: impl Input, see: &mut dyn FnMut(Passing) -> io::Result<()>) -> Result<Contents, Error> {
+    Ok(keeping(input, None, Some(see))?.contents)
+}
+
+fn keeping(
+    input: impl Input,
+    mut budget: Option<u64>,
+    mut see: Option<&mut dyn FnMut(Passing) -> io::Result<()>>,
+) -> Result<Passed, Error> {
     let mut entries = Entries::new(input);
     let contents =
         Contents { blobs: HashMap::new(), indexes: Vec::new(), expected: Vec::new(), ending: Ending::NoTrailer };
     let mut passed = Passed { contents, kept: HashMap::new() };
-    let mut budget = MAX_KEPT;
     loop {
         let entry = match entries.advance()? {
             Ok(entry) => entry,
@@ -79,14 +92,14 @@ fn blob<R: Input>(
     entry: Entry,
     digest: Digest,
     passed: &mut Passed,
-    budget: &mut u64,
+    budget: &mut Option<u64>,
     see: &mut Option<&mut dyn FnMut(Passing) -> io::Result<()>>,
 ) -> Result<bool, Error> {
     let at = Location { offset: entry.offset, size: entry.size };
     if let Some(see) = see {
         see(Passing::Blob { digest, at })?;
     }
-    let mut keeping = (entry.size <= MAX_MANIFEST_BYTES).then(Vec::new);
+    let mut keeping = (budget.is_some() && entry.size <= MAX_MANIFEST_BYTES).then(Vec::new);
     let mut left = entry.size;
     while left > 0 && (see.is_some() || keeping.is_some()) {
         let mut chunk = vec![0; left.min(CHUNK as u64) as usize];
@@ -110,7 +123,8 @@ fn blob<R: Input>(
     }
     passed.contents.blobs.insert(digest, at);
     if let Some(kept) = keeping.filter(|kept| !kept.is_empty()) {
-        *budget = budget.checked_sub(kept.len() as u64).ok_or(Error::Manifests { max: MAX_KEPT })?;
+        let left = budget.and_then(|b| b.checked_sub(kept.len() as u64)).ok_or(Error::Manifests { max: MAX_KEPT })?;
+        *budget = Some(left);
         passed.kept.insert(digest, kept.into());
     }
     Ok(true)

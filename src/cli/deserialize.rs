@@ -29,12 +29,16 @@ pub struct Args {
     /// Read and verify the archive, and push nothing
     #[arg(long)]
     dry_run: bool,
+
+    /// Of an archive with several images, the one to read: its name in index.json, or its digest
+    #[arg(long, value_name = "NAME")]
+    root: Option<String>,
 }
 
 pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
     let context = session.context()?;
     let next = "run the same command again: what has arrived is not sent twice";
-    let options = Options { dry_run: args.dry_run };
+    let options = Options { dry_run: args.dry_run, root: args.root.clone() };
     let verb = deserialize::deserialize(&context, &args.source, &args.image, &options);
     let report = session.perform(next, verb).await?;
     session.report("mirror/deserialize/v1", &report, text(args, &report).text(), Exit::Verified)?;

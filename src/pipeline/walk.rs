@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::OnceCell;
 
+use crate::image::manifest::MAX_MANIFEST_BYTES;
 use crate::image::{Descriptor, Digest, Manifest};
+use crate::store::reader::read_all;
 use crate::store::{self, Error, Name, Store};
 
 /// How deep indexes may nest. Real ones have three levels; a bound keeps a hostile one from the stack.
@@ -59,6 +61,12 @@ async fn fetch(store: &dyn Store, descriptor: &Descriptor) -> store::Result<Mani
     loop {
         match store.manifest(&Name::Digest(descriptor.digest)).await {
             Ok(Some(manifest)) => return Ok(manifest),
+            // One that waits for what it needs: an archive that was cut leaves such.
+            Ok(None) if descriptor.is_manifest() && store.has_blob(descriptor).await? => {
+                let reader = store.open_blob(descriptor).await?;
+                let bytes = read_all(reader, descriptor.size, MAX_MANIFEST_BYTES).await?;
+                return Ok(Manifest { descriptor: descriptor.bare(), bytes });
+            }
             Ok(None) => {
                 let (what, place) = (format!("manifest {}", descriptor.digest), store.describe());
                 return Err(Error::Missing { what, place });

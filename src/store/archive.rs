@@ -27,7 +27,7 @@ const CHUNK: usize = 256 << 10;
 pub struct Archive {
     name: String,
     bytes: Held,
-    pub contents: Contents,
+    pub contents: Arc<Contents>,
 }
 
 /// What can be read of it.
@@ -48,7 +48,7 @@ impl Archive {
             Ok((file, Contents::scan(scanned).map_err(|e| unusable(&at, e))?))
         });
         let (file, contents) = opened.await.unwrap_or_else(|e| Err(Error::io(&name, std::io::Error::other(e))))?;
-        Ok(Archive { name, bytes: Held::All(Arc::new(file)), contents })
+        Ok(Archive { name, bytes: Held::All(Arc::new(file)), contents: Arc::new(contents) })
     }
 
     /// Reads a stream to its end, decompressed if it is compressed. `name` is for messages.
@@ -59,7 +59,7 @@ impl Archive {
             pass(Stream(input), None).map_err(|e| unusable(&at, e))
         });
         let passed = read.await.unwrap_or_else(|e| Err(Error::io(name, std::io::Error::other(e))))?;
-        Ok(Archive { name: name.into(), bytes: Held::Small(passed.kept), contents: passed.contents })
+        Ok(Archive { name: name.into(), bytes: Held::Small(passed.kept), contents: Arc::new(passed.contents) })
     }
 
     fn missing(&self, what: impl std::fmt::Display) -> Error {

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -95,25 +95,39 @@ impl Stores {
             Location::Image(image) => {
                 return Ok(Opened { store: self.open(image)?, roots: Roots::Named(image.name()), archive: None });
             }
-            Location::Archive(file) => Arc::new(open_archive(file).await?),
+            Location::Archive(file) => Arc::new(match Input::open(file).await? {
+                Input::Seekable(archive) => archive,
+                Input::Stream { name, bytes } => Archive::read_through(&name, bytes).await?,
+            }),
         };
         let roots = archive.contents.indexes.first().cloned().unwrap_or_default();
         Ok(Opened { store: archive.clone(), roots: Roots::Listed(roots), archive: Some(archive) })
     }
 }
 
-async fn open_archive(name: &str) -> Result<Archive> {
-    let io = |e| Error::io(name, e);
-    match Place::of(name) {
-        Place::File(path) if !is_compressed(&path).map_err(io)? => Archive::open(&path).await,
-        Place::File(path) | Place::Ordered(path) => {
-            let file = File::open(path).map_err(io)?;
-            Archive::read_through(name, Box::new(BufReader::with_capacity(1 << 20, file))).await
-        }
-        Place::Standard => {
-            let input = BufReader::with_capacity(1 << 20, std::io::stdin());
-            Archive::read_through("standard input", Box::new(input)).await
-        }
+/// An archive to read, in the way that its place allows.
+pub enum Input {
+    /// A regular, uncompressed file: from many places at once.
+    Seekable(Archive),
+    /// Anything else: once, from the start. `name` is for messages.
+    Stream { name: String, bytes: Box<dyn BufRead + Send> },
+}
+
+impl Input {
+    /// Opens a path, or `-` for standard input.
+    pub async fn open(name: &str) -> Result<Input> {
+        let io = |e| Error::io(name, e);
+        let buffered = |bytes: Box<dyn Read + Send>| Box::new(BufReader::with_capacity(1 << 20, bytes));
+        Ok(match Place::of(name) {
+            Place::File(path) if !is_compressed(&path).map_err(io)? => Input::Seekable(Archive::open(&path).await?),
+            Place::File(path) | Place::Ordered(path) => {
+                let file = Box::new(File::open(path).map_err(io)?);
+                Input::Stream { name: name.into(), bytes: buffered(file) }
+            }
+            Place::Standard => {
+                Input::Stream { name: "standard input".into(), bytes: buffered(Box::new(std::io::stdin())) }
+            }
+        })
     }
 }
 

@@ -35,12 +35,12 @@ pub enum Pushed {
     Sent,
 }
 
-/// Bytes to push, readable from the start as often as a retry needs them.
+/// Bytes to push, readable as often as a retry needs them.
 #[async_trait]
 pub trait BlobSource: Send + Sync {
-    /// Opens the blob at its start. The reader verifies digest and size: its last chunk is only given
-    /// out when all of it was right.
-    async fn open(&self) -> Result<BlobReader>;
+    /// Opens the blob `offset` bytes after its start. The reader verifies digest and size of the whole blob: its last
+    /// chunk is only given out when all of it was right.
+    async fn open(&self, offset: u64) -> Result<BlobReader>;
 }
 
 /// One place that holds images. Cheap to share; every method may be called from many tasks at once.
@@ -111,8 +111,8 @@ pub struct StoredBlob {
 
 #[async_trait]
 impl BlobSource for StoredBlob {
-    async fn open(&self) -> Result<BlobReader> {
-        self.store.open_blob(&self.descriptor).await
+    async fn open(&self, offset: u64) -> Result<BlobReader> {
+        Ok(reader::skip(self.store.open_blob(&self.descriptor).await?, offset))
     }
 }
 
@@ -124,9 +124,9 @@ pub struct BytesBlob {
 
 #[async_trait]
 impl BlobSource for BytesBlob {
-    async fn open(&self) -> Result<BlobReader> {
+    async fn open(&self, offset: u64) -> Result<BlobReader> {
         let stream = futures_util::stream::iter([Ok(self.bytes.clone())]);
-        Ok(VerifyingReader::new(&self.descriptor, "memory", Box::pin(stream)).into_reader())
+        Ok(reader::skip(VerifyingReader::new(&self.descriptor, "memory", Box::pin(stream)).into_reader(), offset))
     }
 }
 

@@ -21,7 +21,7 @@ pub struct Overlay {
 /// Where something is known to be.
 #[derive(Clone)]
 enum Found {
-    Kept(Manifest),
+    Kept(Box<Manifest>),
     In(Arc<dyn Store>),
 }
 
@@ -38,7 +38,7 @@ impl Overlay {
 
     /// A manifest that is in no store: made in memory.
     pub fn keep(&self, manifest: Manifest) {
-        self.known().insert(manifest.digest(), Found::Kept(manifest));
+        self.known().insert(manifest.digest(), Found::Kept(Box::new(manifest)));
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<Digest, Found>> {
@@ -51,7 +51,7 @@ impl Overlay {
 
     fn kept(&self, digest: &Digest) -> Option<Manifest> {
         match self.found(digest) {
-            Some(Found::Kept(manifest)) => Some(manifest),
+            Some(Found::Kept(manifest)) => Some(*manifest),
             _ => None,
         }
     }
@@ -136,7 +136,7 @@ impl Store for Overlay {
 
     async fn open_blob(&self, descriptor: &Descriptor) -> Result<BlobReader> {
         if let Some(manifest) = self.kept(&descriptor.digest) {
-            return BytesBlob { descriptor: descriptor.bare(), bytes: manifest.bytes }.open().await;
+            return BytesBlob { descriptor: descriptor.bare(), bytes: manifest.bytes }.open(0).await;
         }
         // The one that was asked first says best what is missing where.
         let mut missing = None;

@@ -5,7 +5,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt};
 
 use super::{Error, Result};
@@ -96,6 +96,26 @@ impl Stream for VerifyingReader {
             }
         }
     }
+}
+
+/// The rest of a blob after `offset` bytes; what comes before is read and verified with it.
+pub fn skip(reader: BlobReader, offset: u64) -> BlobReader {
+    if offset == 0 {
+        return reader;
+    }
+    let mut left = offset;
+    Box::pin(reader.filter_map(move |chunk| {
+        let rest = match chunk {
+            Ok(mut chunk) => {
+                let known = left.min(chunk.len() as u64);
+                left -= known;
+                chunk.advance(known as usize);
+                (!chunk.is_empty()).then_some(Ok(chunk))
+            }
+            Err(e) => Some(Err(e)),
+        };
+        std::future::ready(rest)
+    }))
 }
 
 /// Reads a small blob into memory; fails for one larger than `limit` bytes.

@@ -286,13 +286,13 @@ struct WrongOnce {
 
 #[async_trait::async_trait]
 impl BlobSource for WrongOnce {
-    async fn open(&self) -> Result<airgap_mirror::store::BlobReader> {
+    async fn open(&self, offset: u64) -> Result<airgap_mirror::store::BlobReader> {
         if self.reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed) > 0 {
-            return self.right.open().await;
+            return self.right.open(offset).await;
         }
         let mut bytes = self.right.bytes.to_vec();
         bytes[0] ^= 1;
-        BytesBlob { descriptor: self.right.descriptor.clone(), bytes: bytes.into() }.open().await
+        BytesBlob { descriptor: self.right.descriptor.clone(), bytes: bytes.into() }.open(offset).await
     }
 }
 

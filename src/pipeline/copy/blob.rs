@@ -7,24 +7,42 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use async_trait::async_trait;
 use futures_util::StreamExt;
 
+use super::Shared;
 use super::destination::Kind;
-use super::{Shared, Way};
+use super::graph::Way;
 use crate::image::Descriptor;
 use crate::pipeline::Progress;
 use crate::pipeline::walk::CORRUPTION_TRIES;
-use crate::store::{self, BlobReader, BlobSource, Pushed, Store};
+use crate::store::{self, BlobReader, BlobSource, Pushed, StoredBlob};
 
 impl Way {
-    /// Puts a blob in place, once in a run. Returns when it is there.
-    pub(super) async fn blob(&self, descriptor: &Descriptor) -> Result<(), Shared> {
+    /// Puts a blob of the source in place, once in a run. Returns when it is there.
+    pub async fn blob(&self, descriptor: &Descriptor) -> Result<(), Shared> {
+        self.land(descriptor, &self.stored(descriptor)).await
+    }
+
+    /// That blob is in place already, as the caller knows.
+    pub fn found(&self, descriptor: &Descriptor) {
+        // Whoever is putting it there goes on, to the same end.
+        let _ = self.destination.cell(Kind::Blob, descriptor.digest).set(());
+    }
+
+    fn stored(&self, descriptor: &Descriptor) -> StoredBlob {
+        StoredBlob { store: self.source.clone(), descriptor: descriptor.bare() }
+    }
+
+    /// Puts a blob in place whose bytes come from `bytes`, once in a run.
+    pub async fn land(&self, descriptor: &Descriptor, bytes: &dyn BlobSource) -> Result<(), Shared> {
         let cell = self.destination.cell(Kind::Blob, descriptor.digest);
         cell.get_or_try_init(|| async {
             let (digest, source) = (descriptor.digest, self.source.describe());
             if let Some(error) = self.destination.failure(Kind::Blob, digest, &source) {
                 return Err(error);
             }
-            self.run.progress.expect(1, descriptor.size);
-            let pushed = self.place_blob(descriptor).await.map_err(Shared::from).inspect_err(|e| {
+            if !self.run.planned {
+                self.run.progress.expect(1, descriptor.size);
+            }
+            let pushed = self.place_blob(descriptor, bytes).await.map_err(Shared::from).inspect_err(|e| {
                 self.destination.note_failure(Kind::Blob, digest, &source, e);
             })?;
             self.run.count(pushed, descriptor.size);
@@ -35,15 +53,15 @@ impl Way {
         .copied()
     }
 
-    async fn place_blob(&self, descriptor: &Descriptor) -> store::Result<Pushed> {
+    async fn place_blob(&self, descriptor: &Descriptor, bytes: &dyn BlobSource) -> store::Result<Pushed> {
         let to = &self.destination.store;
         if self.source.describe() == to.describe() {
             self.run.progress.add_bytes(descriptor.size);
             return Ok(Pushed::Existed);
         }
-        let Some(site) = to.site() else { return self.ask_and_push(descriptor).await };
+        let Some(site) = to.site() else { return self.ask_and_push(descriptor, bytes).await };
         if self.source.site() == Some(site) {
-            return self.push(descriptor, self.source.repository()).await;
+            return self.push(descriptor, bytes, self.source.repository()).await;
         }
         // The first repository of a registry gets the bytes, the others mount them from it.
         let first = self.run.first_in_site(site, descriptor.digest);
@@ -51,17 +69,17 @@ impl Way {
         let here = &mut pushed;
         let repository = first
             .get_or_try_init(|| async move {
-                *here = Some(self.ask_and_push(descriptor).await?);
+                *here = Some(self.ask_and_push(descriptor, bytes).await?);
                 Ok::<_, store::Error>(to.repository().unwrap_or_default().to_owned())
             })
             .await?;
         match pushed {
             Some(pushed) => Ok(pushed),
-            None => self.push(descriptor, Some(repository)).await,
+            None => self.push(descriptor, bytes, Some(repository)).await,
         }
     }
 
-    async fn ask_and_push(&self, descriptor: &Descriptor) -> store::Result<Pushed> {
+    async fn ask_and_push(&self, descriptor: &Descriptor, bytes: &dyn BlobSource) -> store::Result<Pushed> {
         let found = {
             let _permit = self.run.permit().await;
             self.destination.has_blob(descriptor).await
@@ -70,18 +88,24 @@ impl Way {
             self.run.progress.add_bytes(descriptor.size);
             return Ok(Pushed::Existed);
         }
-        self.push(descriptor, None).await
+        self.push(descriptor, bytes, None).await
+    }
+
+    /// Sends a blob of the source, wherever it is said to be.
+    pub(super) async fn send(&self, descriptor: &Descriptor) -> store::Result<Pushed> {
+        self.push(descriptor, &self.stored(descriptor), None).await
     }
 
     /// Sends a blob, or mounts it. What was corrupt on the way is read again.
-    pub(super) async fn push(&self, descriptor: &Descriptor, mount_from: Option<&str>) -> store::Result<Pushed> {
+    async fn push(
+        &self,
+        descriptor: &Descriptor,
+        bytes: &dyn BlobSource,
+        mount_from: Option<&str>,
+    ) -> store::Result<Pushed> {
         let _permit = self.run.permit().await;
-        let source = Counted {
-            store: self.source.clone(),
-            descriptor: descriptor.bare(),
-            progress: self.run.progress.clone(),
-            passed: Arc::default(),
-        };
+        let size = descriptor.size;
+        let source = Counted { bytes, size, progress: self.run.progress.clone(), passed: Arc::default() };
         let mut tries = 1;
         loop {
             match self.destination.store.push_blob(descriptor, &source, mount_from).await {
@@ -102,15 +126,15 @@ impl Way {
     }
 }
 
-/// A blob of the source that counts its bytes as they pass; opened again, it counts from the start.
-struct Counted {
-    store: Arc<dyn Store>,
-    descriptor: Descriptor,
+/// A blob that counts its bytes as they pass; opened again, it counts from there.
+struct Counted<'a> {
+    bytes: &'a dyn BlobSource,
+    size: u64,
     progress: Arc<Progress>,
     passed: Arc<AtomicU64>,
 }
 
-impl Counted {
+impl Counted<'_> {
     fn take_back(&self) {
         self.progress.take_back(self.passed.swap(0, Relaxed));
     }
@@ -118,16 +142,18 @@ impl Counted {
     /// The blob is in place, however many of its bytes went through here.
     fn settle(&self) {
         self.take_back();
-        self.progress.add_bytes(self.descriptor.size);
+        self.progress.add_bytes(self.size);
     }
 }
 
 #[async_trait]
-impl BlobSource for Counted {
-    async fn open(&self) -> store::Result<BlobReader> {
+impl BlobSource for Counted<'_> {
+    async fn open(&self, offset: u64) -> store::Result<BlobReader> {
         self.take_back();
-        let reader = self.store.open_blob(&self.descriptor).await?;
+        let reader = self.bytes.open(offset).await?;
         let (progress, passed) = (self.progress.clone(), self.passed.clone());
+        passed.fetch_add(offset, Relaxed);
+        progress.add_bytes(offset);
         Ok(Box::pin(reader.inspect(move |chunk| {
             if let Ok(chunk) = chunk {
                 passed.fetch_add(chunk.len() as u64, Relaxed);

@@ -6,24 +6,23 @@
 
 mod blob;
 mod destination;
-pub(super) mod luck;
+mod graph;
+mod luck;
+mod referrers;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use futures_util::future::BoxFuture;
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 
-use super::walk::{MAX_DEPTH, Manifests, Once, Referrer, ReferrerFinder};
+use super::walk::{Manifests, Once, ReferrerFinder};
 use super::{Context, Error, LeftOut, Moved, Progress};
 use crate::image::{Descriptor, Digest, ImageName, Manifest};
 use crate::store::{self, Name, Pushed, Store, Stores};
-use destination::{Destination, Hopes, Kind};
-
-/// Objects in flight where the user did not say: enough to fill a long line. Each host paces itself.
-const DEFAULT_JOBS: usize = 64;
+use destination::{Destination, Hopes};
+pub use graph::Way;
 
 /// A failure that several images may share.
 #[derive(Clone, Debug)]
@@ -84,6 +83,8 @@ struct Run {
     stores: Stores,
     progress: Arc<Progress>,
     options: Options,
+    /// What will move was counted beforehand.
+    planned: bool,
     permits: Semaphore,
     manifests: Manifests,
     opened: Mutex<HashMap<String, Arc<dyn Store>>>,
@@ -99,11 +100,21 @@ struct Run {
 
 impl Copier {
     pub fn new(cx: &Context, options: Options) -> Self {
+        Copier::make(cx, options, false)
+    }
+
+    /// For a caller that has told the progress what to expect.
+    pub fn planned(cx: &Context, options: Options) -> Self {
+        Copier::make(cx, options, true)
+    }
+
+    fn make(cx: &Context, options: Options, planned: bool) -> Self {
         Copier(Arc::new(Run {
             stores: cx.stores.clone(),
             progress: cx.progress.clone(),
             options,
-            permits: Semaphore::new(cx.jobs.unwrap_or(DEFAULT_JOBS).clamp(1, Semaphore::MAX_PERMITS)),
+            planned,
+            permits: Semaphore::new(cx.jobs()),
             manifests: Manifests::default(),
             opened: Mutex::default(),
             destinations: Mutex::default(),
@@ -153,6 +164,23 @@ impl Copier {
         self.0.manifest(store, descriptor).await
     }
 
+    /// Whether a store has a blob. One request.
+    pub async fn has_blob(&self, store: &Arc<dyn Store>, descriptor: &Descriptor) -> store::Result<bool> {
+        let _permit = self.permit().await;
+        store.has_blob(descriptor).await
+    }
+
+    /// Keeps a manifest that was read elsewhere.
+    pub fn keep(&self, manifest: &Manifest) {
+        self.0.manifests.keep(manifest);
+    }
+
+    /// Things of one image, from one store to another, put in place one by one.
+    pub fn way(&self, source: Arc<dyn Store>, destination: Arc<dyn Store>, image: impl Into<Arc<str>>) -> Way {
+        let destination = self.0.destination(destination);
+        Way { run: self.0.clone(), source, destination, image: image.into() }
+    }
+
     /// Copies an image with all that it needs (and, recursively, all that refers to it), tags it, and
     /// asks the destination for it. What it shares with other images of the run is sent once.
     pub async fn copy(&self, job: Job) -> super::Result<()> {
@@ -168,10 +196,8 @@ impl Copier {
         tag: Option<&str>,
         image: &str,
     ) -> super::Result<()> {
-        let run = &self.0;
-        run.manifests.keep(manifest);
-        let destination = run.destination(to.clone());
-        let way = Way { run: run.clone(), source: to.clone(), destination, image: image.into() };
+        self.keep(manifest);
+        let way = self.way(to.clone(), to.clone(), image);
         let pushed = way.push_manifest(manifest, tag).await;
         pushed.map_err(|source| Error::Copy { image: image.to_owned(), source })
     }
@@ -244,203 +270,10 @@ impl Run {
         }
         let way = Way { run: self.clone(), source, destination, image: image.into() };
         if self.options.recursive {
-            way.clone().manifest(root.clone(), None, 0).await?;
+            way.clone().manifest(root.clone(), None).await?;
             way.clone().referrers(&root).await?;
         }
-        way.manifest(root, tag, 0).await
-    }
-}
-
-/// From where to where, for whom.
-#[derive(Clone)]
-struct Way {
-    run: Arc<Run>,
-    source: Arc<dyn Store>,
-    destination: Arc<Destination>,
-    image: Arc<str>,
-}
-
-impl Way {
-    /// Puts a manifest in place after all that it needs, once in a run; then its tag.
-    fn manifest(
-        self,
-        descriptor: Descriptor,
-        tag: Option<String>,
-        depth: usize,
-    ) -> BoxFuture<'static, Result<(), Shared>> {
-        Box::pin(async move {
-            let cell = self.destination.cell(Kind::Manifest, descriptor.digest);
-            let mut mine = false;
-            let here = &mut mine;
-            cell.get_or_try_init(|| async {
-                let (digest, source) = (descriptor.digest, self.source.describe());
-                if let Some(error) = self.destination.failure(Kind::Manifest, digest, &source) {
-                    return Err(error);
-                }
-                self.place_manifest(&descriptor, tag.as_deref(), depth).await.inspect_err(|e| {
-                    self.destination.note_failure(Kind::Manifest, digest, &source, e);
-                })?;
-                *here = true;
-                Ok(())
-            })
-            .await?;
-            match tag {
-                Some(tag) if !mine => {
-                    let manifest = self.run.manifest(&self.source, &descriptor).await?;
-                    self.push_manifest(&manifest, Some(&tag)).await
-                }
-                _ => Ok(()),
-            }
-        })
-    }
-
-    async fn place_manifest(&self, descriptor: &Descriptor, tag: Option<&str>, depth: usize) -> Result<(), Shared> {
-        if depth > MAX_DEPTH {
-            let reason = format!("indexes are nested deeper than {MAX_DEPTH} levels at {}", descriptor.digest);
-            return Err(store::Error::Unusable { place: self.image.to_string(), reason }.into());
-        }
-        let there = {
-            let _permit = self.run.permit().await;
-            self.destination.has_image(descriptor.digest, None).await?
-        };
-        if there && !self.run.options.recursive && tag.is_none() {
-            return Ok(());
-        }
-        let manifest = self.run.manifest(&self.source, descriptor).await?;
-        if !there || self.run.options.recursive {
-            self.children(&manifest, !there, depth).await?;
-        }
-        if !there || tag.is_some() {
-            self.push_manifest(&manifest, tag).await?;
-        }
-        Ok(())
-    }
-
-    /// Puts the children in place, all at once. One that fails does not stop the others, so that the
-    /// next run has less to do.
-    async fn children(&self, manifest: &Manifest, blobs: bool, depth: usize) -> Result<(), Shared> {
-        let children = manifest.children().map_err(store::Error::from)?;
-        let mut tasks = JoinSet::new();
-        let mut seen = HashSet::new();
-        for child in children.config.iter().chain(&children.layers).chain(&children.manifests) {
-            if !seen.insert((child.digest, child.is_manifest())) {
-                continue;
-            }
-            let (way, child) = (self.clone(), child.clone());
-            if child.is_manifest() {
-                tasks.spawn(way.manifest(child, None, depth + 1));
-            } else if child.is_foreign() && !self.run.options.foreign_layers {
-                self.leave_out(&child);
-            } else if blobs {
-                tasks.spawn(async move { way.blob(&child).await });
-            }
-        }
-        if let Some(subject) = children.subject {
-            let way = self.clone();
-            tasks.spawn(async move {
-                // A subject may be absent (image-spec, manifest.md): what refers to it is whole without it.
-                match way.run.manifest(&way.source, &subject).await {
-                    Err(e) if e.is_missing() => Ok(()),
-                    _ => way.manifest(subject, None, depth + 1).await,
-                }
-            });
-        }
-        join(tasks).await
-    }
-
-    fn leave_out(&self, layer: &Descriptor) {
-        let place = layer.urls.first().map(|u| format!(", it is at {}", store::error::printable(u)));
-        lock(&self.run.left_out).push(LeftOut {
-            image: self.image.to_string(),
-            what: layer.digest.to_string(),
-            why: format!("a foreign layer, which registries do not hold{}", place.unwrap_or_default()),
-        });
-    }
-
-    async fn push_manifest(&self, manifest: &Manifest, tag: Option<&str>) -> Result<(), Shared> {
-        let pushed = {
-            let _permit = self.run.permit().await;
-            self.destination.store.push_manifest(manifest, tag).await
-        };
-        match pushed {
-            Err(e) if e.is_blob_unknown() && self.source.describe() != self.destination.store.describe() => {
-                tracing::warn!("{e}; sending its parts again");
-                self.send_again(manifest).await?;
-                let _permit = self.run.permit().await;
-                self.destination.store.push_manifest(manifest, tag).await?;
-            }
-            other => other?,
-        }
-        lock(&self.run.moved).manifests_sent += 1;
-        Ok(())
-    }
-
-    /// The registry said that it has the parts of a manifest, and then that it has not: it gets them.
-    async fn send_again(&self, manifest: &Manifest) -> Result<(), Shared> {
-        let children = manifest.children().map_err(store::Error::from)?;
-        let mut tasks = JoinSet::new();
-        for child in children.config.into_iter().chain(children.layers).chain(children.manifests) {
-            let way = self.clone();
-            if child.is_foreign() && !self.run.options.foreign_layers {
-                continue;
-            }
-            tasks.spawn(async move {
-                if child.is_manifest() {
-                    let manifest = way.run.manifest(&way.source, &child).await?;
-                    let _permit = way.run.permit().await;
-                    way.destination.store.push_manifest(&manifest, None).await?;
-                } else {
-                    way.push(&child, None).await?;
-                }
-                Ok(())
-            });
-        }
-        join(tasks).await
-    }
-
-    /// Copies what refers to any manifest of the graph, and what refers to that, and so on.
-    async fn referrers(self, root: &Descriptor) -> Result<(), Shared> {
-        let finder = self.run.finder(&self.source);
-        let mut seen = HashSet::new();
-        let mut level = vec![root.clone()];
-        while !level.is_empty() {
-            let mut lookups = JoinSet::new();
-            for descriptor in std::mem::take(&mut level) {
-                if !seen.insert(descriptor.digest) {
-                    continue;
-                }
-                let (way, finder) = (self.clone(), finder.clone());
-                lookups.spawn(async move {
-                    let manifest = way.run.manifest(&way.source, &descriptor).await?;
-                    let below = manifest.children().map_err(store::Error::from)?.manifests;
-                    let _permit = way.run.permit().await;
-                    Ok::<_, Shared>((below, finder.of(&descriptor).await?))
-                });
-            }
-            let mut found: Vec<Referrer> = Vec::new();
-            while let Some(result) = lookups.join_next().await {
-                let (below, referrers) = finished(result)?;
-                level.extend(below.into_iter().filter(Descriptor::is_manifest));
-                found.extend(referrers);
-            }
-            let mut copies = JoinSet::new();
-            for Referrer { descriptor, tag } in found {
-                level.push(descriptor.clone());
-                if let Some(tag) = &tag
-                    && let Some(other) = self.destination.claim(tag, descriptor.digest)
-                {
-                    lock(&self.run.left_out).push(LeftOut {
-                        image: self.image.to_string(),
-                        what: descriptor.digest.to_string(),
-                        why: format!("its tag {tag} is taken at the destination by {other} of another source"),
-                    });
-                    continue;
-                }
-                copies.spawn(self.clone().manifest(descriptor, tag, 0));
-            }
-            join(copies).await?;
-        }
-        Ok(())
+        way.manifest(root, tag).await
     }
 }
 

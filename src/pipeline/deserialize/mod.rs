@@ -4,31 +4,32 @@
 //! pass. Blobs that arrive are put in place whatever comes after; manifests follow their children; the
 //! tag comes last, and only when everything that the archive promises is there.
 
-mod landing;
+mod passing;
 mod promise;
-mod stream;
+mod roots;
+pub mod stream;
 
-use std::fs::File;
-use std::io::{BufReader, Read};
 use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::copy::{self, Copier, Way};
 use super::{Context, Error, LeftOut, Moved, Placed, Result};
-use crate::archive::Compression;
-use crate::archive::reader::Ending;
-use crate::image::{Descriptor, Digest, ImageName};
-use crate::medium::Place;
-use crate::store::archive::Archive;
-use crate::store::{self, Name};
-use landing::Landing;
-use promise::Held;
+use crate::archive::contents::Contents;
+use crate::image::{Digest, ImageName};
+use crate::store::location::Input;
+use crate::store::overlay::Overlay;
+use crate::store::{Name, Store};
+use promise::Promise;
+use stream::{Landing, ReadOnly};
 
 /// How to read the archive.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Read and verify all of it; change nothing at the destination.
     pub dry_run: bool,
+    /// Of an archive with several images, the one to take: its digest, or its name in `index.json`.
+    pub root: Option<String>,
 }
 
 /// What arrived.
@@ -43,69 +44,76 @@ pub struct Report {
     pub left_out: Vec<LeftOut>,
 }
 
+/// What is at hand of an archive, and where it goes.
+struct Arrived {
+    /// What to call it.
+    place: String,
+    /// The archive over the destination: a later part relies on what earlier ones brought.
+    source: Arc<dyn Store>,
+    destination: Arc<dyn Store>,
+    contents: Arc<Contents>,
+    /// It can be read again.
+    seekable: bool,
+}
+
+impl Arrived {
+    /// Whether the archive has that, and it is in place or can be read.
+    fn has(&self, digest: &Digest) -> bool {
+        self.contents.blobs.contains_key(digest)
+    }
+
+    fn way(&self, copier: &Copier) -> Way {
+        copier.way(self.source.clone(), self.destination.clone(), self.place.as_str())
+    }
+}
 /// Reads `source`, a path or `-` for standard input, into `destination`.
 pub async fn deserialize(cx: &Context, source: &str, destination: &ImageName, options: &Options) -> Result<Report> {
-    cx.progress.begin("deserializing");
-    let landing = Arc::new(Landing::new(cx, destination, options.dry_run)?);
-    let place = Place::of(source);
-    let io = |e| Error::Io { path: source.into(), source: e };
-    let (held, indexes, ending) = match &place {
-        Place::File(path) if !is_compressed(path).map_err(io)? => {
-            let archive = Archive::open(path).await?;
-            let (indexes, ending) = (archive.contents.indexes.clone(), archive.contents.ending);
-            (Held::Archive(Arc::new(archive)), indexes, ending)
+    cx.progress.begin("reading the archive");
+    // What the archive has of foreign layers goes along.
+    let take = copy::Options { recursive: false, foreign_layers: true };
+    let (copier, arrived) = match Input::open(source).await? {
+        Input::Seekable(archive) => {
+            let copier = Copier::planned(cx, take);
+            let to = copier.open(destination)?;
+            let contents = archive.contents.clone();
+            let layers: Vec<Arc<dyn Store>> = vec![Arc::new(archive), to.clone()];
+            let over = Arc::new(Overlay::new(source, layers));
+            (copier, Arrived { place: source.into(), source: over, destination: to, contents, seekable: true })
         }
-        Place::File(path) | Place::Ordered(path) => {
-            let file = File::open(path).map_err(io)?;
-            stream::read(cx, &landing, source, Box::new(BufReader::with_capacity(1 << 20, file))).await?
-        }
-        Place::Standard => {
-            let input = BufReader::with_capacity(1 << 20, std::io::stdin());
-            stream::read(cx, &landing, source, Box::new(input)).await?
+        Input::Stream { name, bytes } => {
+            let copier = Copier::new(cx, take);
+            let to = copier.open(destination)?;
+            let over = Arc::new(Overlay::new(&name, vec![to.clone()]));
+            let landing: Arc<dyn Landing> = if options.dry_run {
+                Arc::new(ReadOnly(cx.progress.clone()))
+            } else {
+                Arc::new(copier.way(over.clone(), to.clone(), name.as_str()))
+            };
+            let passed = stream::read(cx, &name, bytes, landing).await?;
+            passed.kept.into_iter().for_each(|manifest| over.keep(manifest));
+            let contents = Arc::new(passed.contents);
+            (copier, Arrived { place: name, source: over, destination: to, contents, seekable: false })
         }
     };
-    let root = root(source, &indexes, ending)?;
-    let digest = root.digest;
-    if let Name::Digest(wanted) = destination.name()
+    let promise = Promise::read(cx, &copier, &arrived, options.root.as_deref()).await?;
+    let (digest, name) = (promise.root.digest, destination.name());
+    if let Name::Digest(wanted) = name
         && wanted != digest
     {
         return Err(Error::Refused(format!(
             "{source} holds {digest}, and the destination is {destination}: name a tag"
         )));
     }
-    let mut settled = promise::settle(cx, &landing, held, source, root, &indexes, ending).await?;
-    settled.left_out.sort_by(|a, b| a.what.cmp(&b.what));
+    if options.dry_run {
+        promise.check(cx, &arrived).await?
+    } else {
+        promise.keep(cx, &copier, &arrived, &name).await?
+    }
     Ok(Report {
         reference: destination.to_string(),
         digest,
-        moved: landing.moved(),
-        images: vec![Placed::new(source, &settled.root, vec![destination.to_string()])],
-        left_out: settled.left_out,
+        moved: copier.moved(),
+        images: vec![Placed::new(source, &promise.root, vec![destination.to_string()])],
+        left_out: promise.left_out,
     })
-}
-
-fn is_compressed(path: &std::path::Path) -> std::io::Result<bool> {
-    let mut start = Vec::new();
-    File::open(path)?.take(4).read_to_end(&mut start)?;
-    Ok(Compression::sniff(&start).is_some())
-}
-
-/// The first descriptor of the first `index.json`. Several archives in one are refused, unless they agree.
-fn root(source: &str, indexes: &[Vec<Descriptor>], ending: Ending) -> Result<Descriptor> {
-    let mut roots = indexes.iter().filter_map(|index| index.first());
-    let Some(root) = roots.next() else {
-        let why = if ending == Ending::Complete { "it names no image" } else { "it was cut before it names an image" };
-        return Err(Error::Refused(format!("{source} is no archive of an OCI layout: {why} in index.json")));
-    };
-    if let Some(other) = roots.find(|other| other.digest != root.digest) {
-        return Err(Error::Refused(format!(
-            "{source} holds several archives, of {} and of {}: split them, and read one after the other",
-            root.digest, other.digest
-        )));
-    }
-    if !root.is_manifest() {
-        let media_type = store::error::printable(&root.media_type);
-        return Err(Error::Refused(format!("{source}: its root has media type {media_type:?}, which is no image")));
-    }
-    Ok(root.clone())
 }

@@ -257,7 +257,7 @@ impl Store for Layout {
     async fn push_blob(&self, descriptor: &Descriptor, source: &dyn BlobSource, _: Option<&str>) -> Result<Pushed> {
         self.prepare(&descriptor.digest)?;
         let mut file = temporary(&self.directory)?;
-        let mut reader = source.open().await?;
+        let mut reader = source.open(0).await?;
         while let Some(chunk) = reader.next().await {
             let chunk = chunk?;
             file.write_all(&chunk).map_err(|e| Error::io(file.path().display(), e))?;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use reqwest::Method;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE};
@@ -295,8 +295,8 @@ impl Push<'_> {
         let body = if length == 0 {
             reqwest::Body::from(Bytes::new())
         } else {
-            match self.source.open().await {
-                Ok(reader) => reqwest::Body::wrap_stream(Tapped { reader, skip: offset, tap: tap.clone() }),
+            match self.source.open(offset).await {
+                Ok(reader) => reqwest::Body::wrap_stream(Tapped { reader, tap: tap.clone() }),
                 Err(e) => return Sending::Source(e),
             }
         };
@@ -381,22 +381,16 @@ impl Push<'_> {
     /// The blob from `offset` on in pieces of `chunk` bytes, each held in memory, and the closing PUT.
     async fn send_chunks(&self, session: &mut Session, offset: &mut u64, chunk: u64) -> Sending {
         let size = self.descriptor.size;
-        let mut reader = match self.source.open().await {
+        let mut reader = match self.source.open(*offset).await {
             Ok(reader) => reader,
             Err(e) => return Sending::Source(e),
         };
-        let mut skip = *offset;
         let mut piece = BytesMut::new();
         while *offset < size {
             let wanted = chunk.max(session.smallest_chunk).min(LARGEST_CHUNK).min(size - *offset) as usize;
             while piece.len() < wanted {
                 match reader.next().await {
-                    Some(Ok(mut bytes)) => {
-                        let known = skip.min(bytes.len() as u64);
-                        skip -= known;
-                        bytes.advance(known as usize);
-                        piece.extend_from_slice(&bytes);
-                    }
+                    Some(Ok(bytes)) => piece.extend_from_slice(&bytes),
                     Some(Err(e)) => return Sending::Source(e),
                     None => return Sending::Final(self.protocol("its source ended early")),
                 }
@@ -492,7 +486,6 @@ impl Tap {
 /// The rest of a source as a request's body.
 struct Tapped {
     reader: BlobReader,
-    skip: u64,
     tap: Arc<Tap>,
 }
 
@@ -500,25 +493,19 @@ impl Stream for Tapped {
     type Item = std::io::Result<Bytes>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            let polled = self.reader.poll_next_unpin(cx);
-            locked(&self.tap.progress).1 = polled.is_pending();
-            match polled {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(None) => return Poll::Ready(None),
-                Poll::Ready(Some(Err(e))) => {
-                    *locked(&self.tap.error) = Some(e);
-                    return Poll::Ready(Some(Err(std::io::Error::other("the source failed"))));
-                }
-                Poll::Ready(Some(Ok(mut chunk))) => {
-                    let known = self.skip.min(chunk.len() as u64);
-                    self.skip -= known;
-                    chunk.advance(known as usize);
-                    if !chunk.is_empty() {
-                        locked(&self.tap.progress).0 += chunk.len() as u64;
-                        return Poll::Ready(Some(Ok(chunk)));
-                    }
-                }
+        let polled = self.reader.poll_next_unpin(cx);
+        let mut progress = locked(&self.tap.progress);
+        progress.1 = polled.is_pending();
+        match polled {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(Some(Ok(chunk))) => {
+                progress.0 += chunk.len() as u64;
+                Poll::Ready(Some(Ok(chunk)))
+            }
+            Poll::Ready(Some(Err(e))) => {
+                *locked(&self.tap.error) = Some(e);
+                Poll::Ready(Some(Err(std::io::Error::other("the source failed"))))
             }
         }
     }
