@@ -8,6 +8,7 @@ pub mod file;
 pub mod identity;
 pub mod ordered;
 pub mod tape;
+pub mod volumes;
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;

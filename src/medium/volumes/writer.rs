@@ -1,0 +1,102 @@
+//! Writing an archive into volumes, each of which has its name only when all of it is on the disk.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::listing::{self, Listing, Volume};
+use crate::image::Algorithm;
+use crate::image::digest::Hasher;
+use crate::medium::block_buffer::Medium;
+use crate::medium::file::{NewFile, refuse_existing};
+use crate::medium::identity::Identity;
+
+/// An archive on its way into volumes.
+pub struct VolumeWriter {
+    archive: PathBuf,
+    listing: Listing,
+    force: bool,
+    current: Option<Current>,
+}
+
+struct Current {
+    file: NewFile,
+    written: u64,
+    hasher: Hasher,
+}
+
+impl VolumeWriter {
+    /// Begins with the first volume. Fails with `AlreadyExists` where a volume or a listing is there and `force` does not allow to
+    /// replace them.
+    pub fn start(archive: &Path, identity: Identity, volume_size: u64, force: bool) -> io::Result<Self> {
+        refuse_existing(&listing::listing_path(archive), force)?;
+        refuse_existing(&listing::volume_path(archive, 1), force)?;
+        let listing = Listing::new(identity, volume_size);
+        Ok(VolumeWriter { archive: archive.to_owned(), listing, force, current: None })
+    }
+
+    /// Goes on after the volumes that an interrupted run left; `listing` names those that were checked.
+    pub fn resume(archive: &Path, listing: Listing) -> Self {
+        VolumeWriter { archive: archive.to_owned(), listing, force: true, current: None }
+    }
+
+    fn end_volume(&mut self) -> io::Result<()> {
+        let Some(Current { file, written, hasher }) = self.current.take() else { return Ok(()) };
+        file.finish()?;
+        let (sequence, offset) = (self.next_sequence()?, self.listing.length());
+        self.listing.volumes.push(Volume { sequence, offset, size: written, digest: hasher.finish() });
+        self.listing.write(&listing::listing_path(&self.archive))
+    }
+
+    fn next_sequence(&self) -> io::Result<u32> {
+        u32::try_from(self.listing.volumes.len() + 1).map_err(|_| io::Error::other("there are too many volumes"))
+    }
+
+    /// Ends the last volume, removes those that an earlier, larger archive of that name left, and completes the listing.
+    pub fn finish(mut self) -> io::Result<Listing> {
+        self.end_volume()?;
+        if self.force {
+            for sequence in self.next_sequence()?.. {
+                match std::fs::remove_file(listing::volume_path(&self.archive, sequence)) {
+                    Ok(()) => {}
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => break,
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+        self.listing.complete = true;
+        self.listing.write(&listing::listing_path(&self.archive))?;
+        Ok(self.listing)
+    }
+}
+
+impl Medium for VolumeWriter {
+    fn write(&mut self, block: &[u8]) -> io::Result<()> {
+        let mut rest = block;
+        while !rest.is_empty() {
+            let mut current = match self.current.take() {
+                Some(current) => current,
+                None => {
+                    let path = listing::volume_path(&self.archive, self.next_sequence()?);
+                    let file = NewFile::create(&path, self.force)?;
+                    Current { file, written: 0, hasher: Hasher::new(Algorithm::Sha256) }
+                }
+            };
+            let room = usize::try_from(self.listing.volume_size - current.written).unwrap_or(usize::MAX);
+            let (now, later) = rest.split_at(rest.len().min(room));
+            current.file.file().as_ref().write_all(now)?;
+            current.hasher.update(now);
+            current.written += now.len() as u64;
+            rest = later;
+            let full = current.written == self.listing.volume_size;
+            self.current = Some(current);
+            if full {
+                self.end_volume()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pads(&self) -> bool {
+        false
+    }
+}
