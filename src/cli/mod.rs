@@ -24,6 +24,7 @@ mod scatter;
 mod serialize;
 mod serve;
 mod session;
+pub mod size;
 mod summary;
 mod tape;
 

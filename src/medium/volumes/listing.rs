@@ -165,7 +165,10 @@ impl Listing {
             Wrong::Size(size) => format!("it has {size} bytes in place of {}: it was cut or altered", volume.size),
             Wrong::Digest(digest) => match self.volumes.iter().find(|other| other.digest == *digest) {
                 Some(other) => format!("it is a copy of volume {}", other.sequence),
-                None => format!("it was altered, or belongs to another archive: its digest is {digest} in place of {}", volume.digest),
+                None => format!(
+                    "it was altered, or belongs to another archive: its digest is {digest} in place of {}",
+                    volume.digest
+                ),
             },
         }
     }
