@@ -24,7 +24,6 @@ mod scatter;
 mod serialize;
 mod serve;
 mod session;
-pub mod size;
 mod summary;
 mod tape;
 

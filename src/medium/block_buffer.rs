@@ -13,14 +13,27 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::block::Block;
+use super::tape::writer::TapeUsed;
+use super::volumes::Listing;
 
-/// What takes blocks, in order.
-pub trait Medium: Send + 'static {
+/// What takes blocks, in order. Dropped unfinished, it leaves nothing that looks complete.
+pub trait Medium: Send {
     /// Takes all of a block. After an error nothing more is given to it.
     fn write(&mut self, block: &[u8]) -> io::Result<()>;
 
     /// Whether the last block is filled up with zeros, as a medium of whole blocks wants it.
     fn pads(&self) -> bool;
+
+    /// Returns when all that was written is there to stay, and says where it is.
+    fn finish(self: Box<Self>) -> io::Result<Finished>;
+}
+
+/// Where an archive is, as its medium tells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Finished {
+    Tapes(Vec<TapeUsed>),
+    Volumes(Listing),
 }
 
 /// How much is buffered.
@@ -110,17 +123,17 @@ impl Shared {
 }
 
 /// The giving side; a [`Write`] that waits while the medium is behind.
-pub struct BlockBuffer<M: Medium> {
+pub struct BlockBuffer {
     shared: Arc<Shared>,
     buffering: Buffering,
     pads: bool,
     current: Option<Block>,
-    thread: Option<JoinHandle<(M, RanDry)>>,
+    thread: Option<JoinHandle<(Box<dyn Medium>, RanDry)>>,
 }
 
-impl<M: Medium> BlockBuffer<M> {
+impl BlockBuffer {
     /// Starts the thread that writes.
-    pub fn start(medium: M, buffering: Buffering) -> io::Result<Self> {
+    pub fn start(medium: Box<dyn Medium>, buffering: Buffering) -> io::Result<Self> {
         let state = State {
             full: VecDeque::new(),
             free: Vec::new(),
@@ -138,8 +151,8 @@ impl<M: Medium> BlockBuffer<M> {
         Ok(BlockBuffer { shared, buffering, pads, current: None, thread: Some(thread) })
     }
 
-    /// Waits until all is written, and gives the medium back, to be finished.
-    pub fn finish(mut self) -> io::Result<(M, RanDry)> {
+    /// Waits until all is written, and finishes the medium.
+    pub fn finish(mut self) -> io::Result<(Finished, RanDry)> {
         if let Some(mut last) = self.current.take()
             && !last.is_empty()
         {
@@ -151,10 +164,10 @@ impl<M: Medium> BlockBuffer<M> {
         self.shared.lock().ended = true;
         self.shared.changed.notify_all();
         let thread = self.thread.take().ok_or_else(|| io::Error::other("it was finished before"))?;
-        let done = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let (medium, ran_dry) = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         match self.shared.lock().failed.take() {
             Some(e) => Err(e),
-            None => Ok(done),
+            None => Ok((medium.finish()?, ran_dry)),
         }
     }
 
@@ -189,7 +202,7 @@ impl<M: Medium> BlockBuffer<M> {
     }
 }
 
-impl<M: Medium> Write for BlockBuffer<M> {
+impl Write for BlockBuffer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut block = match self.current.take() {
             Some(block) => block,
@@ -210,7 +223,7 @@ impl<M: Medium> Write for BlockBuffer<M> {
     }
 }
 
-impl<M: Medium> Drop for BlockBuffer<M> {
+impl Drop for BlockBuffer {
     fn drop(&mut self) {
         self.shared.lock().stopped = true;
         self.shared.changed.notify_all();
@@ -218,7 +231,7 @@ impl<M: Medium> Drop for BlockBuffer<M> {
 }
 
 /// The thread.
-fn write_blocks<M: Medium>(mut medium: M, shared: &Shared, mut gate: Gate) -> (M, RanDry) {
+fn write_blocks(mut medium: Box<dyn Medium>, shared: &Shared, mut gate: Gate) -> (Box<dyn Medium>, RanDry) {
     let mut ran_dry = RanDry::default();
     let mut dry_since: Option<Instant> = None;
     let mut state = shared.lock();
@@ -259,39 +272,52 @@ mod tests {
     use super::*;
 
     /// Remembers its blocks; fails at one of them.
+    #[derive(Clone)]
     struct Remembering {
-        blocks: Vec<Vec<u8>>,
+        blocks: Arc<Mutex<Vec<Vec<u8>>>>,
         fails_at: Option<usize>,
         pads: bool,
     }
 
+    impl Remembering {
+        fn new(pads: bool) -> Self {
+            Remembering { blocks: Arc::default(), fails_at: None, pads }
+        }
+
+        fn blocks(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+            self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
     impl Medium for Remembering {
         fn write(&mut self, block: &[u8]) -> io::Result<()> {
-            if self.fails_at == Some(self.blocks.len()) {
+            let mut blocks = self.blocks();
+            if self.fails_at == Some(blocks.len()) {
                 return Err(io::Error::from(io::ErrorKind::StorageFull));
             }
-            self.blocks.push(block.to_vec());
+            blocks.push(block.to_vec());
             Ok(())
         }
 
         fn pads(&self) -> bool {
             self.pads
         }
-    }
 
-    fn remembering(pads: bool) -> Remembering {
-        Remembering { blocks: Vec::new(), fails_at: None, pads }
+        fn finish(self: Box<Self>) -> io::Result<Finished> {
+            Ok(Finished::Tapes(Vec::new()))
+        }
     }
 
     #[test]
     fn gives_whole_blocks_in_order_and_pads_the_last() -> io::Result<()> {
         for (pads, last) in [(true, &b"ij\0\0"[..]), (false, b"ij")] {
-            let mut buffer = BlockBuffer::start(remembering(pads), Buffering::of(4, 8, 100))?;
+            let medium = Remembering::new(pads);
+            let mut buffer = BlockBuffer::start(Box::new(medium.clone()), Buffering::of(4, 8, 100))?;
             for byte in b"abcdefghij" {
                 buffer.write_all(&[*byte])?;
             }
-            let (medium, _) = buffer.finish()?;
-            assert_eq!(medium.blocks, [&b"abcd"[..], b"efgh", last]);
+            buffer.finish()?;
+            assert_eq!(*medium.blocks(), [&b"abcd"[..], b"efgh", last]);
         }
         Ok(())
     }
@@ -299,11 +325,22 @@ mod tests {
     #[test]
     fn an_error_at_any_block_reaches_the_giver() -> io::Result<()> {
         for at in 0..5 {
-            let medium = Remembering { fails_at: Some(at), ..remembering(true) };
-            let mut buffer = BlockBuffer::start(medium, Buffering::of(4, 8, 50))?;
+            let medium = Remembering { fails_at: Some(at), ..Remembering::new(true) };
+            let mut buffer = BlockBuffer::start(Box::new(medium.clone()), Buffering::of(4, 8, 50))?;
             let written = buffer.write_all(&[7; 20]).and_then(|()| buffer.finish().map(drop));
             assert_eq!(written.map_err(|e| e.kind()), Err(io::ErrorKind::StorageFull), "at block {at}");
+            assert_eq!(medium.blocks().len(), at);
         }
+        Ok(())
+    }
+
+    #[test]
+    fn a_giver_that_goes_away_leaves_the_medium_unfinished() -> io::Result<()> {
+        let medium = Remembering::new(true);
+        let mut buffer = BlockBuffer::start(Box::new(medium.clone()), Buffering::of(4, 64, 100))?;
+        buffer.write_all(&[7; 20])?;
+        drop(buffer);
+        assert!(medium.blocks().is_empty());
         Ok(())
     }
 

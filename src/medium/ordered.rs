@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
+use super::block_buffer::{BlockBuffer, Buffering, Finished, Medium, RanDry};
 use super::compression::{Compression, Compressor};
 
 /// Blocks that wait for the writer, of about a mebibyte each.
@@ -20,12 +21,26 @@ pub enum Output {
     Path(PathBuf),
     /// A file that the caller made, and finishes.
     Open(Arc<File>),
+    /// Whole blocks, behind a buffer of so many.
+    Blocks(OpenMedium, Buffering),
+}
+
+/// Opens a medium, on the thread that writes to it: a drive may let one wait.
+pub type OpenMedium = Box<dyn FnOnce() -> io::Result<Box<dyn Medium>> + Send>;
+
+/// What was written.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// Bytes on the medium, without its padding.
+    pub bytes: u64,
+    /// Where they are, and how often the medium waited for them, for a medium of blocks.
+    pub medium: Option<(Finished, RanDry)>,
 }
 
 /// The giving side of the thread.
 pub struct OrderedWriter {
     blocks: mpsc::Sender<Option<Bytes>>,
-    outcome: oneshot::Receiver<io::Result<u64>>,
+    outcome: oneshot::Receiver<io::Result<Written>>,
 }
 
 impl OrderedWriter {
@@ -50,8 +65,8 @@ impl OrderedWriter {
         }
     }
 
-    /// Waits until all is written, finishes the medium, and gives the number of bytes on it.
-    pub async fn finish(self) -> io::Result<u64> {
+    /// Waits until all is written and the medium is finished.
+    pub async fn finish(self) -> io::Result<Written> {
         let _ = self.blocks.send(None).await;
         self.outcome.await.unwrap_or_else(|_| Err(io::Error::other("the writer ended early")))
     }
@@ -72,24 +87,33 @@ impl<W: Write> Write for Counting<W> {
     }
 }
 
-fn run(blocks: mpsc::Receiver<Option<Bytes>>, output: Output, compression: Option<Compression>) -> io::Result<u64> {
+fn run(blocks: mpsc::Receiver<Option<Bytes>>, output: Output, compression: Option<Compression>) -> io::Result<Written> {
     match output {
         Output::Standard => {
             // Not `Stdout`: its line buffer would look at every byte.
             let fd = std::os::fd::AsFd::as_fd(&io::stdout()).try_clone_to_owned()?;
-            write_all(blocks, File::from(fd), compression)
+            write_all(blocks, File::from(fd), compression).map(plain)
         }
-        Output::Path(path) => write_all(blocks, OpenOptions::new().write(true).open(path)?, compression),
-        Output::Open(file) => write_all(blocks, &*file, compression),
+        Output::Path(path) => write_all(blocks, OpenOptions::new().write(true).open(path)?, compression).map(plain),
+        Output::Open(file) => write_all(blocks, &*file, compression).map(plain),
+        Output::Blocks(open, buffering) => {
+            let buffer = BlockBuffer::start(open()?, buffering)?;
+            let (buffer, bytes) = write_all(blocks, buffer, compression)?;
+            Ok(Written { bytes, medium: Some(buffer.finish()?) })
+        }
     }
 }
 
+fn plain<W>((_, bytes): (W, u64)) -> Written {
+    Written { bytes, medium: None }
+}
+
 /// Writes until the end is announced. A giver that goes away without it has failed: nothing is finished.
-fn write_all(
+fn write_all<W: Write>(
     mut blocks: mpsc::Receiver<Option<Bytes>>,
-    out: impl Write,
+    out: W,
     compression: Option<Compression>,
-) -> io::Result<u64> {
+) -> io::Result<(W, u64)> {
     let mut out = Compressor::new(compression, Counting(out, 0))?;
     loop {
         match blocks.blocking_recv() {
@@ -98,5 +122,6 @@ fn write_all(
             None => return Err(io::Error::other("stopped")),
         }
     }
-    Ok(out.finish()?.1)
+    let Counting(out, bytes) = out.finish()?;
+    Ok((out, bytes))
 }

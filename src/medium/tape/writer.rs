@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::change::{NextTape, change};
 use super::drive::{Access, Drive, Written};
 use super::record::{Place, Record};
-use crate::medium::block_buffer::Medium;
+use crate::medium::block_buffer::{Finished, Medium};
 use crate::medium::identity::Identity;
 
 /// Blocks are not made smaller than this for a drive that refuses them.
@@ -177,22 +177,6 @@ impl TapeWriter {
         let (path, what) = (self.path.display(), if place == Place::Ends { "end" } else { "beginning" });
         Err(io::Error::other(format!("{path}: there is no room for the record at the {what} of tape {volume}")))
     }
-
-    /// Brings everything to the tape, and says what is on which.
-    pub fn finish(mut self) -> io::Result<Vec<TapeUsed>> {
-        self.drive.filemark()?;
-        self.tape.position_after = self.drive.position()?;
-        if self.options.eject {
-            self.drive.eject()?;
-        } else {
-            if self.options.rewind {
-                self.drive.rewind()?;
-            }
-            self.drive.close()?;
-        }
-        self.full.push(self.tape);
-        Ok(self.full)
-    }
 }
 
 impl Medium for TapeWriter {
@@ -218,5 +202,22 @@ impl Medium for TapeWriter {
 
     fn pads(&self) -> bool {
         true
+    }
+
+    /// Brings everything to the tape, and says what is on which.
+    fn finish(mut self: Box<Self>) -> io::Result<Finished> {
+        self.drive.filemark()?;
+        self.tape.position_after = self.drive.position()?;
+        let TapeWriter { mut drive, options, tape, full: mut tapes, .. } = *self;
+        if options.eject {
+            drive.eject()?;
+        } else {
+            if options.rewind {
+                drive.rewind()?;
+            }
+            drive.close()?;
+        }
+        tapes.push(tape);
+        Ok(Finished::Tapes(tapes))
     }
 }

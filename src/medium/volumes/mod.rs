@@ -24,7 +24,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     if let Some((_, size)) = NAMED.iter().find(|(name, _)| name.eq_ignore_ascii_case(text.trim())) {
         return Ok(*size);
     }
-    match crate::cli::size::parse(text) {
+    match crate::image::size::parse(text) {
         Ok(size) if size < SMALLEST => Err(format!("a volume has at least {SMALLEST} bytes")),
         Ok(size) => Ok(size),
         Err(e) => Err(format!("{e}; dvd, bd25, bd50 and fat32 are known too")),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::listing::{self, Listing, Volume};
 use crate::image::Algorithm;
 use crate::image::digest::Hasher;
-use crate::medium::block_buffer::Medium;
+use crate::medium::block_buffer::{Finished, Medium};
 use crate::medium::file::{NewFile, refuse_existing};
 use crate::medium::identity::Identity;
 
@@ -50,23 +50,6 @@ impl VolumeWriter {
     fn next_sequence(&self) -> io::Result<u32> {
         u32::try_from(self.listing.volumes.len() + 1).map_err(|_| io::Error::other("there are too many volumes"))
     }
-
-    /// Ends the last volume, removes those that an earlier, larger archive of that name left, and completes the listing.
-    pub fn finish(mut self) -> io::Result<Listing> {
-        self.end_volume()?;
-        if self.force {
-            for sequence in self.next_sequence()?.. {
-                match std::fs::remove_file(listing::volume_path(&self.archive, sequence)) {
-                    Ok(()) => {}
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => break,
-                    Err(e) => return Err(e),
-                }
-            }
-        }
-        self.listing.complete = true;
-        self.listing.write(&listing::listing_path(&self.archive))?;
-        Ok(self.listing)
-    }
 }
 
 impl Medium for VolumeWriter {
@@ -98,5 +81,23 @@ impl Medium for VolumeWriter {
 
     fn pads(&self) -> bool {
         false
+    }
+
+    /// Ends the last volume, removes those that an earlier, larger archive of that name left, and completes
+    /// the listing.
+    fn finish(mut self: Box<Self>) -> io::Result<Finished> {
+        self.end_volume()?;
+        if self.force {
+            for sequence in self.next_sequence()?.. {
+                match std::fs::remove_file(listing::volume_path(&self.archive, sequence)) {
+                    Ok(()) => {}
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => break,
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+        self.listing.complete = true;
+        self.listing.write(&listing::listing_path(&self.archive))?;
+        Ok(Finished::Volumes(self.listing))
     }
 }

@@ -163,7 +163,9 @@ async fn write(cx: &Context, subject: Subject, destination: &str, options: &Opti
             let file = NewFile::create(path, options.force).map_err(|e| refused(path, e))?;
             let bytes = match options.compression {
                 None => concurrent::write(cx, &store, &plan, &file).await.map(|()| plan.length),
-                some => ordered::write(cx, &store, &plan, Output::Open(file.file().clone()), some).await,
+                some => {
+                    ordered::write(cx, &store, &plan, Output::Open(file.file().clone()), some).await.map(|w| w.bytes)
+                }
             };
             let bytes = bytes.map_err(|e| e.at(destination))?;
             finished(tokio::task::spawn_blocking(move || file.finish()).await).map_err(|e| refused(path, e))?;
@@ -172,7 +174,7 @@ async fn write(cx: &Context, subject: Subject, destination: &str, options: &Opti
         Place::Ordered(_) | Place::Standard => {
             let output = if let Place::Ordered(path) = &place { Output::Path(path.clone()) } else { Output::Standard };
             let written = ordered::write(cx, &store, &plan, output, options.compression).await;
-            written.map_err(|e| e.at(destination))?
+            written.map_err(|e| e.at(destination))?.bytes
         }
     };
     for entry in &plan.entries {

@@ -17,7 +17,7 @@ use super::{Failed, Fetching, finished};
 use crate::archive::plan::{Content, Plan};
 use crate::archive::{Compression, tar};
 use crate::image::Descriptor;
-use crate::medium::ordered::{OrderedWriter, Output};
+use crate::medium::ordered::{OrderedWriter, Output, Written};
 use crate::pipeline::Context;
 use crate::pipeline::walk::CORRUPTION_TRIES;
 use crate::store::{self, Store};
@@ -35,14 +35,14 @@ struct Ahead {
     _share: OwnedSemaphorePermit,
 }
 
-/// Writes all of `plan` in order and gives the number of bytes on the medium.
+/// Writes all of `plan` in order, and says what is on the medium then.
 pub async fn write(
     cx: &Context,
     store: &Arc<dyn Store>,
     plan: &Plan,
     output: Output,
     compression: Option<Compression>,
-) -> Result<u64, Failed> {
+) -> Result<Written, Failed> {
     let mut writer =
         Blocks { writer: OrderedWriter::start(output, compression)?, pending: BytesMut::with_capacity(WRITE) };
     let fetching = Fetching { store: store.clone(), progress: cx.progress.clone() };
@@ -123,7 +123,7 @@ impl Blocks {
         self.writer.write(block.freeze()).await
     }
 
-    async fn finish(mut self) -> std::io::Result<u64> {
+    async fn finish(mut self) -> std::io::Result<Written> {
         self.flush().await?;
         self.writer.finish().await
     }
