@@ -1,7 +1,9 @@
 //! Changing the cartridge: who is asked for the next one, and how often.
 
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use super::drive::{Access, Drive};
 
@@ -51,4 +53,62 @@ pub fn change<T>(
     }
     let why = request.refused.unwrap_or_default();
     Err(io::Error::other(format!("tape {volume} of {archive} was not put in after {TRIES} tries: {why}")))
+}
+
+/// Who puts in the next tape.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Operator {
+    /// Whoever sits at the terminal.
+    #[default]
+    Person,
+    /// A command for the shell, which finds the number of the tape in `$MIRROR_VOLUME`, the drive in `$MIRROR_DEVICE`,
+    /// the archive in `$MIRROR_ARCHIVE`, and why the tape before was refused in `$MIRROR_REFUSED`.
+    Command(String),
+}
+
+impl Operator {
+    pub fn ask(&self) -> NextTape {
+        let operator = self.clone();
+        Box::new(move |request| match &operator {
+            Operator::Person => ask_person(request),
+            Operator::Command(command) => run(command, request),
+        })
+    }
+}
+
+fn ask_person(request: &Request) -> io::Result<()> {
+    let Request { drive, archive, volume, refused } = request;
+    let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(|_| {
+        io::Error::other(format!(
+            "tape {volume} of {archive} is wanted and there is no terminal to ask for it: give --next-volume COMMAND"
+        ))
+    })?;
+    let why = refused.as_ref().map(|why| format!("{why}\n")).unwrap_or_default();
+    let drive = drive.display();
+    write!(
+        &terminal,
+        "\r\n{why}put tape {volume} of {archive} into {drive}, then press Enter (q and Enter to stop): "
+    )?;
+    let mut answer = String::new();
+    let read = BufReader::new(&terminal).read_line(&mut answer)?;
+    if read == 0 || answer.trim().eq_ignore_ascii_case("q") {
+        return Err(io::Error::other(format!("stopped before tape {volume}")));
+    }
+    Ok(())
+}
+
+fn run(command: &str, request: &Request) -> io::Result<()> {
+    let status = Command::new("sh")
+        .args(["-c", command])
+        .env("MIRROR_VOLUME", request.volume.to_string())
+        .env("MIRROR_DEVICE", &request.drive)
+        .env("MIRROR_ARCHIVE", &request.archive)
+        .env("MIRROR_REFUSED", request.refused.as_deref().unwrap_or_default())
+        .stdin(Stdio::null())
+        .stdout(io::stderr())
+        .status()?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("{command:?}, which is to put in tape {}, ended with {status}", request.volume)))
 }

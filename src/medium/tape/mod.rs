@@ -11,4 +11,5 @@ pub mod reader;
 pub mod record;
 pub mod writer;
 
+pub use change::Operator;
 pub use drive::{Access, Drive, is_tape, rewinds_on_close};
