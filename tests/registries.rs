@@ -24,6 +24,7 @@ async fn registry(directory: &Path, read_only: bool) -> (Server, SocketAddr) {
         listen,
         read_only,
         repository: None,
+        sparse: false,
         limits: serve::Limits::default(),
     };
     let server = serve::spawn(options).await.unwrap();

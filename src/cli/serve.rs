@@ -32,6 +32,10 @@ pub struct Args {
     #[arg(long)]
     read_only: bool,
 
+    /// Accept manifests whose blobs or manifests are missing, such as an index of which some platforms were pushed
+    #[arg(long, conflicts_with = "read_only")]
+    sparse: bool,
+
     /// Repository for the images of a layout whose names have none [default: the name of DIR]
     #[arg(long, value_name = "NAME")]
     repository: Option<String>,
@@ -58,6 +62,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
         listen: args.listen,
         read_only: args.read_only,
         repository: args.repository.clone(),
+        sparse: args.sparse,
         limits: Limits::default(),
     };
     let server = serve::spawn(options).await?;

@@ -124,7 +124,7 @@ impl Refusal {
         tracing::error!(path = %path.display(), %source, "storage failed");
         let refusal = Refusal::new(Code::Unknown, format!("the registry's storage failed: {source}"));
         match source.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::FileTooLarge => {
                 refusal.with_status(StatusCode::INSUFFICIENT_STORAGE)
             }
             _ => refusal,

@@ -61,6 +61,8 @@ pub struct Options {
     pub read_only: bool,
     /// Repository for the images of a layout whose names have none; else the directory's own name.
     pub repository: Option<String>,
+    /// Takes manifests whose blobs or manifests are missing, too.
+    pub sparse: bool,
     pub limits: Limits,
 }
 
@@ -108,7 +110,7 @@ fn open(options: &Options) -> Result<Storage> {
         Some(name) => return Err(Error::Repository { name: name.clone() }),
         None => directory_name(options),
     };
-    Storage::open(&options.directory, options.read_only, repository)
+    Storage::open(&options.directory, options.read_only, options.sparse, repository)
 }
 
 /// The directory's last component where that is a repository's name, else `layout`.

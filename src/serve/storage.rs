@@ -42,6 +42,8 @@ pub(super) struct Storage {
     /// Told of each change that `index.json` should show.
     pub changed: Notify,
     pub uploads: Uploads,
+    /// Manifests are taken though something that they hold is missing.
+    pub sparse: bool,
     /// `None`: read-only.
     lock: Option<File>,
 }
@@ -49,7 +51,7 @@ pub(super) struct Storage {
 impl Storage {
     /// Opens a directory, which is created unless it is only to be read. `repository` is the name of
     /// the repository for images that have none.
-    pub fn open(directory: &Path, read_only: bool, repository: String) -> Result<Storage> {
+    pub fn open(directory: &Path, read_only: bool, sparse: bool, repository: String) -> Result<Storage> {
         let lock = if read_only { None } else { Some(prepare(directory)?) };
         let mut contents = Contents::default();
         let records = Journal::load(directory, &mut contents)?;
@@ -71,13 +73,17 @@ impl Storage {
             }
             journal = Some(opened);
         }
+        let changed = Notify::new();
+        // The index is behind the journal where the last process was killed.
+        changed.notify_one();
         Ok(Storage {
             uploads: Uploads::new(directory.join(UPLOADS)),
             directory: directory.to_owned(),
             inner: RwLock::new(Inner { contents, journal }),
             index,
             writing: Mutex::default(),
-            changed: Notify::new(),
+            changed,
+            sparse,
             lock,
         })
     }

@@ -196,23 +196,24 @@ impl Session {
             .header(header::RANGE, format!("0-{}", size.saturating_sub(1)))
     }
 
-    /// Takes a body in, behind what came before it; at most up to `end`.
-    async fn receive(&self, progress: &mut Progress, body: &mut Incoming, end: Option<u64>) -> Result<(), Refusal> {
+    /// Takes a body in, behind what came before it; at most up to `end`. Where the disk takes no more the upload
+    /// is given up, so that what came does not fill it.
+    async fn receive(
+        &self,
+        uploads: &Uploads,
+        progress: &mut Progress,
+        body: &mut Incoming,
+        end: Option<u64>,
+    ) -> Result<(), Refusal> {
         let mut file = None;
         while let Some(chunk) = body.next().await? {
             if end.is_some_and(|end| progress.size + chunk.len() as u64 > end) {
                 return Err(Refusal::new(Code::SizeInvalid, "more bytes came than Content-Range says"));
             }
-            let refuse = |e: io::Error| Refusal::storage(&self.path, &e);
-            let file: &mut File = match &mut file {
-                Some(file) => file,
-                empty => {
-                    let options = File::options().write(true).create(true).truncate(false).open(&self.path);
-                    empty.insert(options.map_err(refuse)?)
-                }
-            };
-            // At its place, over the rest of a write that failed.
-            file.write_all_at(&chunk, progress.size).map_err(refuse)?;
+            if let Err(e) = self.write(&mut file, &chunk, progress.size) {
+                uploads.forget(self, progress);
+                return Err(Refusal::storage(&self.path, &e));
+            }
             if let Some(Hashing(_, hasher)) = &mut progress.hasher {
                 hasher.update(&chunk);
             }
@@ -220,6 +221,15 @@ impl Session {
         }
         *lock(&self.touched) = Instant::now();
         Ok(())
+    }
+
+    /// Writes a piece at its place; opens the file for the first one.
+    fn write(&self, file: &mut Option<File>, chunk: &[u8], at: u64) -> io::Result<()> {
+        let file = match file {
+            Some(file) => file,
+            none => none.insert(File::options().write(true).create(true).truncate(false).open(&self.path)?),
+        };
+        file.write_all_at(chunk, at)
     }
 
     /// The digest of all that came.
@@ -303,7 +313,7 @@ pub(super) async fn start(storage: &Storage, repository: &str, query: &Query, bo
         return session.describe(StatusCode::ACCEPTED, 0).body(Body::empty()).map_err(answer::unwritable);
     };
     let mut progress = session.lock().await?;
-    let done = match session.receive(&mut progress, body, None).await {
+    let done = match session.receive(&storage.uploads, &mut progress, body, None).await {
         Ok(()) => session.finish(storage, &mut progress, digest).await,
         Err(refusal) => Err(refusal),
     };
@@ -357,7 +367,7 @@ pub(super) async fn patch(
     let session = storage.uploads.find(repository, id)?;
     let mut progress = session.lock().await?;
     let end = range_end(&session, &progress, headers)?;
-    session.receive(&mut progress, body, end).await?;
+    session.receive(&storage.uploads, &mut progress, body, end).await?;
     session.describe(StatusCode::ACCEPTED, progress.size).body(Body::empty()).map_err(answer::unwritable)
 }
 
@@ -379,7 +389,7 @@ pub(super) async fn put(
     if progress.size == 0 {
         progress.hasher = Some(Hashing::new(digest.algorithm()));
     }
-    session.receive(&mut progress, body, end).await?;
+    session.receive(&storage.uploads, &mut progress, body, end).await?;
     session.finish(storage, &mut progress, digest).await
 }
 

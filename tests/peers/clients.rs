@@ -27,7 +27,10 @@ impl Served {
         }
         let work = work_directory();
         let registry = Registry::ours(&work.path().join("served"), &[]);
-        registry.load(work.path(), "tiny", "tiny/");
+        // Edge cases too, each read back; nothing is sent that could be mounted.
+        let said = registry.load(work.path(), "tiny", "tiny/").said;
+        assert!(said.contains("refused 0") && said.contains("referrers fallback tags 0"), "{said}");
+        assert!(said.contains("blobs mounted 47"), "{said}");
         Some(Served { work, registry })
     }
 
@@ -56,6 +59,28 @@ impl Served {
 fn config_of(manifest: &[u8]) -> String {
     let json: serde_json::Value = serde_json::from_slice(manifest).expect("a manifest is JSON");
     json["config"]["digest"].as_str().expect("a config").trim_start_matches("sha256:").to_owned()
+}
+
+#[test]
+fn the_whole_corpus_goes_in_and_comes_back() {
+    // The loader has compared everything.
+    drop(Served::new());
+}
+
+#[test]
+fn skopeo_copies_between_repositories_and_layouts() {
+    let Some(served) = Served::new().filter(|_| are_here(&["skopeo"])) else { return };
+    let flags = ["copy", "--preserve-digests", "--all", "--src-tls-verify=false", "--dest-tls-verify=false"];
+    let at = |name: &str| format!("docker://{}", served.at(name));
+    let layout = format!("oci:{}:x:y", text(&served.path().join("layout")));
+    for (from, to) in [(at(INDEX), at("to/there:v2")), (at(INDEX), layout.clone()), (layout, at("back/again:v3"))] {
+        run(skopeo().args(flags).args([&from, &to]));
+    }
+    for copied in ["to/there:v2", "back/again:v3"] {
+        assert_eq!(served.manifest(copied), served.manifest(INDEX));
+        let said = run(skopeo().args(["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &at(copied)]));
+        assert_eq!(said.trim(), Digest::sha256(&served.manifest(INDEX)).to_string());
+    }
 }
 
 #[test]

@@ -8,7 +8,16 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use crate::programs::{Running, mirror, project, run};
+use crate::programs::{Running, mirror, output, project, run};
+
+/// A corpus in a registry.
+pub struct Loaded {
+    pub corpus: PathBuf,
+    /// The list of its tagged images.
+    pub sources: PathBuf,
+    /// What the loader said.
+    pub said: String,
+}
 
 /// Stopped when dropped.
 pub struct Registry {
@@ -71,8 +80,8 @@ impl Registry {
         (status, answer.split_off(end))
     }
 
-    /// Loads a profile of the corpus under `prefix`; gives the list of its images and the corpus itself.
-    pub fn load(&self, work: &Path, profile: &str, prefix: &str) -> (PathBuf, PathBuf) {
+    /// Loads a profile of the corpus under `prefix`, which python3 does.
+    pub fn load(&self, work: &Path, profile: &str, prefix: &str) -> Loaded {
         let (corpus, sources) = (work.join("corpus"), work.join("sources.list"));
         let script = |name: &str| {
             let mut command = Command::new("python3");
@@ -81,8 +90,9 @@ impl Registry {
         };
         run(script("make_corpus.py").args(["--profile", profile, "--out"]).arg(&corpus));
         let mut load = script("load_corpus.py");
-        load.arg(&corpus).arg(format!("http://{}", self.address));
-        run(load.args(["--prefix", prefix, "--sources"]).arg(&sources));
-        (corpus, sources)
+        load.arg(&corpus).arg(format!("http://{}", self.address)).args(["--verify", "--prefix", prefix, "--sources"]);
+        let said = output(load.arg(&sources));
+        let said = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
+        Loaded { corpus, sources, said }
     }
 }

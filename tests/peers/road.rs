@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::programs::{are_here, mirror, output, run, skopeo, text, work_directory};
-use crate::registries::Registry;
+use crate::registries::{Loaded, Registry};
 
 const PEERS: [&str; 3] = ["docker-registry", "skopeo", "python3"];
 
@@ -27,7 +27,8 @@ impl Sides {
     fn new(profile: &str) -> Sides {
         let work = work_directory();
         let (low, high) = (Registry::docker(work.path(), "low"), Registry::docker(work.path(), "high"));
-        let (corpus, sources) = low.load(work.path(), profile, "from/");
+        let Loaded { corpus, sources, said } = low.load(work.path(), profile, "from/");
+        assert!(said.contains("refused 0"), "{said}");
         Sides { work, low, high, corpus, sources }
     }
 

@@ -205,6 +205,22 @@ async fn manifests_need_what_they_hold() {
 }
 
 #[tokio::test]
+async fn sparse_manifests_are_taken_where_they_are_asked_for() {
+    let r = Registry::sparse().await;
+    let config = r.push_blob("a", b"{}").await;
+    let manifest = image(&config, &[(Digest::sha256(b"missing"), 7)]);
+    assert_eq!(r.send(r.put_manifest("a", "image", &manifest)).await.status(), StatusCode::CREATED);
+    let child = |digest: Digest| json!({ "mediaType": media_type::OCI_MANIFEST, "digest": digest, "size": 1 });
+    let children = [child(digest_of(&manifest)), child(Digest::sha256(b"another platform"))];
+    let index = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": children });
+    assert_eq!(r.send(r.put_manifest("a", "index", &index)).await.status(), StatusCode::CREATED);
+    let r = r.restart().await;
+    assert_eq!(r.get("/v2/a/manifests/index").await.bytes().await.unwrap(), index.to_string());
+    let missing = r.get(&format!("/v2/a/blobs/{}", Digest::sha256(b"missing"))).await;
+    assert_eq!(refusal(missing).await, (404, "BLOB_UNKNOWN".into()));
+}
+
+#[tokio::test]
 async fn manifests_that_make_no_sense_are_refused() {
     let r = Registry::new().await;
     let put = |body: &str, media_type: &str| {

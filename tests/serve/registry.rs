@@ -21,6 +21,7 @@ pub fn options(directory: &Path) -> Options {
         listen,
         read_only: false,
         repository: Some("local".into()),
+        sparse: false,
         limits: Limits::default(),
     }
 }
@@ -42,6 +43,13 @@ impl Registry {
     pub async fn with_limits(limits: Limits) -> Registry {
         let directory = tempfile::tempdir().unwrap();
         let options = Options { limits, ..options(directory.path()) };
+        Self::start(directory, options).await
+    }
+
+    /// One that takes sparse manifests.
+    pub async fn sparse() -> Registry {
+        let directory = tempfile::tempdir().unwrap();
+        let options = Options { sparse: true, ..options(directory.path()) };
         Self::start(directory, options).await
     }
 
