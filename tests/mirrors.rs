@@ -28,9 +28,7 @@ impl Place {
         let serve = async |name: &str, read_only| {
             let listen = "127.0.0.1:0".parse().unwrap();
             let directory = home.path().join(name);
-            serve::spawn(serve::Options { directory, listen, read_only, repository: None, limits: Default::default() })
-                .await
-                .unwrap()
+            serve::spawn(serve::Options { read_only, ..serve::Options::new(directory, listen) }).await.unwrap()
         };
         let servers = [serve("low", true).await, serve("empty", false).await];
         let [full, empty] = [servers[0].address(), servers[1].address()];

@@ -19,14 +19,7 @@ use serde_json::Value;
 
 async fn registry(directory: &Path, read_only: bool) -> (Server, SocketAddr) {
     let listen = "127.0.0.1:0".parse().unwrap();
-    let options = serve::Options {
-        directory: directory.to_owned(),
-        listen,
-        read_only,
-        repository: None,
-        sparse: false,
-        limits: serve::Limits::default(),
-    };
+    let options = serve::Options { read_only, ..serve::Options::new(directory, listen) };
     let server = serve::spawn(options).await.unwrap();
     let address = server.address();
     (server, address)

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::{Exit, Failure, Session, interrupt};
-use crate::serve::{self, Limits, Options};
+use crate::serve::{self, Options};
 
 /// Serve a directory as a registry
 ///
@@ -58,12 +58,10 @@ struct Report {
 
 pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
     let options = Options {
-        directory: args.directory.clone(),
-        listen: args.listen,
         read_only: args.read_only,
         repository: args.repository.clone(),
         sparse: args.sparse,
-        limits: Limits::default(),
+        ..Options::new(&args.directory, args.listen)
     };
     let server = serve::spawn(options).await?;
     let address = server.address();

@@ -66,6 +66,14 @@ pub struct Options {
     pub limits: Limits,
 }
 
+impl Options {
+    /// To serve a directory for reading and writing.
+    pub fn new(directory: impl Into<PathBuf>, listen: SocketAddr) -> Self {
+        let (directory, limits) = (directory.into(), Limits::default());
+        Options { directory, listen, read_only: false, repository: None, sparse: false, limits }
+    }
+}
+
 /// A registry at work in tasks of this runtime.
 #[derive(Debug)]
 pub struct Server {

@@ -6,7 +6,7 @@ mod middle;
 use std::path::Path;
 
 use airgap_mirror::image::Digest;
-use airgap_mirror::serve::{self, Limits, Server};
+use airgap_mirror::serve::{self, Server};
 use assert_cmd::Command;
 use middle::{Asked, Middle};
 use serde_json::json;
@@ -66,13 +66,7 @@ fn run(home: &Path, arguments: &[&str]) {
 async fn registry(home: &Path) -> Server {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let listen = ([127, 0, 0, 1], 0).into();
-    let options = serve::Options {
-        directory: home.join("registry"),
-        listen,
-        read_only: false,
-        repository: None,
-        limits: Limits::default(),
-    };
+    let options = serve::Options::new(home.join("registry"), listen);
     serve::spawn(options).await.unwrap()
 }
 

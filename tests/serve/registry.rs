@@ -16,14 +16,7 @@ pub struct Registry {
 
 pub fn options(directory: &Path) -> Options {
     let listen = ([127, 0, 0, 1], 0).into();
-    Options {
-        directory: directory.to_owned(),
-        listen,
-        read_only: false,
-        repository: Some("local".into()),
-        sparse: false,
-        limits: Limits::default(),
-    }
+    Options { repository: Some("local".into()), ..Options::new(directory, listen) }
 }
 
 fn client() -> reqwest::Client {
