@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::serialize::Method;
 use super::summary::{self, Summary, count};
+use super::writing::Method;
 use super::{Exit, Failure, Session, size};
 use crate::pipeline::batch::serialize::{self, Options, Report, batch_serialize};
 use crate::pipeline::batch::{State, list, tracker};

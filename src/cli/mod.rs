@@ -2,6 +2,7 @@
 //! the [`crate::pipeline`] and prints what came of it. Arguments are validated here, at the border; no
 //! other room imports this one.
 
+mod archive;
 mod arguments;
 mod batch_deserialize;
 mod batch_serialize;
@@ -26,6 +27,7 @@ mod serve;
 mod session;
 mod summary;
 mod tape;
+mod writing;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -72,6 +74,7 @@ enum Command {
     Diff(diff::Args),
     BatchSerialize(batch_serialize::Args),
     BatchDeserialize(batch_deserialize::Args),
+    Archive(archive::Args),
     Serve(serve::Args),
     Login(login::Login),
     Logout(login::Logout),
@@ -152,6 +155,7 @@ async fn dispatch(command: &Command, session: &Session) -> Result<Exit, Failure>
         Command::Diff(args) => diff::run(args, session).await,
         Command::BatchSerialize(args) => batch_serialize::run(args, session).await,
         Command::BatchDeserialize(args) => batch_deserialize::run(args, session).await,
+        Command::Archive(args) => archive::run(args, session).await,
         Command::Serve(args) => serve::run(args, session).await,
         Command::Login(args) => login::login(args, session).await,
         Command::Logout(args) => login::logout(args, session).await,

@@ -4,6 +4,7 @@
 //! and what failed. `Ok` with no failures means that every promised digest is at its destination.
 //! Dropping a verb's future stops it cleanly: nothing unfinished looks complete.
 
+pub mod archiving;
 pub mod batch;
 pub mod clone;
 pub mod copy;

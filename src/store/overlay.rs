@@ -15,14 +15,14 @@ use crate::image::{Descriptor, Digest, Manifest};
 pub struct Overlay {
     name: String,
     layers: Vec<Arc<dyn Store>>,
-    known: Mutex<HashMap<Digest, Found>>,
+    known: Mutex<HashMap<Digest, Known>>,
 }
 
-/// Where something is known to be.
-#[derive(Clone)]
-enum Found {
-    Kept(Box<Manifest>),
-    In(Arc<dyn Store>),
+/// What is known of a digest.
+#[derive(Clone, Default)]
+struct Known {
+    kept: Option<Arc<Manifest>>,
+    store: Option<Arc<dyn Store>>,
 }
 
 impl Overlay {
@@ -33,37 +33,54 @@ impl Overlay {
 
     /// That digest is in `store`, which is asked for it before the layers.
     pub fn learn(&self, digest: Digest, store: Arc<dyn Store>) {
-        self.known().entry(digest).or_insert(Found::In(store));
+        self.known().entry(digest).or_default().store.get_or_insert(store);
     }
 
     /// A manifest that is in no store: made in memory.
     pub fn keep(&self, manifest: Manifest) {
-        self.known().insert(manifest.digest(), Found::Kept(Box::new(manifest)));
+        let digest = manifest.digest();
+        self.known().entry(digest).or_default().kept = Some(Arc::new(manifest));
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<Digest, Found>> {
+    /// A manifest that was read from `store`, so that it is not read again. What it names is there as well.
+    pub fn keep_from(&self, manifest: Manifest, store: Arc<dyn Store>) {
+        self.learn_children(&manifest, &store);
+        self.learn(manifest.digest(), store);
+        self.keep(manifest);
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Digest, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn found(&self, digest: &Digest) -> Option<Found> {
-        self.known().get(digest).cloned()
-    }
-
-    fn kept(&self, digest: &Digest) -> Option<Manifest> {
-        match self.found(digest) {
-            Some(Found::Kept(manifest)) => Some(*manifest),
-            _ => None,
+    fn kept(&self, name: &Name) -> Option<Manifest> {
+        match name {
+            Name::Digest(digest) => self.about(digest).kept.map(|manifest| Manifest::clone(&manifest)),
+            Name::Tag(_) => None,
         }
     }
 
+    fn about(&self, digest: &Digest) -> Known {
+        self.known().get(digest).cloned().unwrap_or_default()
+    }
+
     /// The stores in the order in which they are asked for a digest.
-    fn stores(&self, digest: Option<&Digest>) -> Vec<Arc<dyn Store>> {
-        let first = match digest.and_then(|d| self.found(d)) {
-            Some(Found::In(store)) => Some(store),
-            _ => None,
-        };
+    fn stores(&self, digest: &Digest) -> Vec<Arc<dyn Store>> {
+        let first = self.about(digest).store;
         let rest = self.layers.iter().filter(|l| first.as_ref().is_none_or(|f| !Arc::ptr_eq(f, l))).cloned();
         first.iter().cloned().chain(rest).collect()
+    }
+
+    /// The same for a name. A tag that is made of a digest (cosign's, and the fallback of the referrers API)
+    /// belongs to that manifest, wherever it is.
+    fn stores_of(&self, name: &Name) -> Vec<Arc<dyn Store>> {
+        match name {
+            Name::Digest(digest) => self.stores(digest),
+            Name::Tag(tag) => match subject_of(tag).and_then(|subject| self.about(&subject).store) {
+                Some(store) => vec![store],
+                None => self.layers.clone(),
+            },
+        }
     }
 
     /// What a manifest of `store` names is likely to be there as well.
@@ -79,11 +96,11 @@ impl Overlay {
     }
 }
 
-fn digest_of(name: &Name) -> Option<&Digest> {
-    match name {
-        Name::Digest(digest) => Some(digest),
-        Name::Tag(_) => None,
-    }
+/// The digest that a tag like `sha256-HEX.sig` is made of.
+fn subject_of(tag: &str) -> Option<Digest> {
+    let (digest, _) = tag.split_once('.').unwrap_or((tag, ""));
+    let (algorithm, hex) = digest.split_once('-')?;
+    format!("{algorithm}:{hex}").parse().ok()
 }
 
 #[async_trait]
@@ -93,11 +110,10 @@ impl Store for Overlay {
     }
 
     async fn resolve(&self, name: &Name) -> Result<Option<Descriptor>> {
-        let digest = digest_of(name);
-        if let Some(manifest) = digest.and_then(|d| self.kept(d)) {
+        if let Some(manifest) = self.kept(name) {
             return Ok(Some(manifest.descriptor));
         }
-        for store in self.stores(digest) {
+        for store in self.stores_of(name) {
             if let Some(descriptor) = store.resolve(name).await? {
                 self.learn(descriptor.digest, store);
                 return Ok(Some(descriptor));
@@ -107,11 +123,10 @@ impl Store for Overlay {
     }
 
     async fn manifest(&self, name: &Name) -> Result<Option<Manifest>> {
-        let digest = digest_of(name);
-        if let Some(manifest) = digest.and_then(|d| self.kept(d)) {
+        if let Some(manifest) = self.kept(name) {
             return Ok(Some(manifest));
         }
-        for store in self.stores(digest) {
+        for store in self.stores_of(name) {
             if let Some(manifest) = store.manifest(name).await? {
                 self.learn(manifest.digest(), store.clone());
                 self.learn_children(&manifest, &store);
@@ -122,10 +137,10 @@ impl Store for Overlay {
     }
 
     async fn has_blob(&self, descriptor: &Descriptor) -> Result<bool> {
-        if self.kept(&descriptor.digest).is_some() {
+        if self.about(&descriptor.digest).kept.is_some() {
             return Ok(true);
         }
-        for store in self.stores(Some(&descriptor.digest)) {
+        for store in self.stores(&descriptor.digest) {
             if store.has_blob(descriptor).await? {
                 self.learn(descriptor.digest, store);
                 return Ok(true);
@@ -135,12 +150,12 @@ impl Store for Overlay {
     }
 
     async fn open_blob(&self, descriptor: &Descriptor) -> Result<BlobReader> {
-        if let Some(manifest) = self.kept(&descriptor.digest) {
-            return BytesBlob { descriptor: descriptor.bare(), bytes: manifest.bytes }.open(0).await;
+        if let Some(manifest) = self.about(&descriptor.digest).kept {
+            return BytesBlob { descriptor: descriptor.bare(), bytes: manifest.bytes.clone() }.open(0).await;
         }
         // The one that was asked first says best what is missing where.
         let mut missing = None;
-        for store in self.stores(Some(&descriptor.digest)) {
+        for store in self.stores(&descriptor.digest) {
             match store.open_blob(descriptor).await {
                 Err(e) if e.is_missing() => {
                     missing.get_or_insert(e);
@@ -160,11 +175,13 @@ impl Store for Overlay {
         self.read_only()
     }
 
-    /// From the store that is known to have the subject, else from all of them.
+    /// From the store that is known to have the subject, else from all of them. Nothing refers to what was made
+    /// in memory.
     async fn referrers(&self, subject: &Descriptor) -> Result<Vec<Descriptor>> {
-        let stores = match self.found(&subject.digest) {
-            Some(Found::In(store)) => vec![store],
-            _ => self.layers.clone(),
+        let stores = match self.about(&subject.digest) {
+            Known { store: Some(store), .. } => vec![store],
+            Known { kept: Some(_), .. } => Vec::new(),
+            Known { .. } => self.layers.clone(),
         };
         let mut found = Vec::new();
         for store in stores {
@@ -231,7 +248,7 @@ mod tests {
         let found = overlay.manifest(&Name::Tag("v1".into())).await.unwrap().unwrap();
         assert_eq!(found.bytes, image(b"two").bytes);
         // What it names is looked for there first.
-        let first = overlay.stores(Some(&blob(b"two").digest)).remove(0);
+        let first = overlay.stores(&blob(b"two").digest).remove(0);
         assert!(Arc::ptr_eq(&first, &second));
         assert_eq!(overlay.tags().await.unwrap(), ["v1"]);
     }

@@ -58,6 +58,8 @@ fn the_documented_schemas_are_the_real_ones() {
         &["serialize", "oci:low:sync", "sync.tar", "oci:low:sync", "--dry-run"],
         &["deserialize", "sync.tar", "oci:high:sync"],
         &["scatter", "oci:high:sync", "all-prefix=dest.csv"],
+        &["archive", "good.list", "short.tar", "sync"],
+        &["archive", "bad.list", "short.tar", "sync", "oci:low:sync", "--dry-run", "--allow-missing"],
         &["clone", "good.list", "all-prefix=dest.csv"],
         &["clone", "bad.list", "all-prefix=dest.csv", "--continue-on-error"],
         &["serialize", "oci:low:gone", "sync.tar"],

@@ -1,0 +1,170 @@
+//! How an archive is written, whatever goes into it: the options and the report that serialize and archive
+//! have in common.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::summary::{Summary, count};
+use super::{Failure, Session, size};
+use crate::archive::Compression;
+use crate::archive::checkpoint::Part;
+use crate::pipeline::serialize::{Options, Report};
+use crate::pipeline::{self, Context, existing};
+use crate::store::Location;
+
+/// How to write.
+#[derive(Debug, clap::Args)]
+pub struct Writing {
+    /// Go on after an earlier part of this archive: leave out what its checkpoint FILE lists as ended before
+    /// OFFSET, the bytes of that part that surely reached the medium. May be repeated
+    #[arg(long, value_name = "FILE:OFFSET", value_parser = parts)]
+    existing_from_checkpoint: Vec<Parts>,
+
+    /// The same as --existing-from-checkpoint, with the offset on its own
+    #[arg(long, value_name = "FILE", requires = "resume_from_offset", value_hint = clap::ValueHint::FilePath)]
+    resume_from_checkpoint: Option<PathBuf>,
+
+    /// See --resume-from-checkpoint
+    #[arg(long, value_name = "BYTES", requires = "resume_from_checkpoint", value_parser = size::parse)]
+    resume_from_offset: Option<u64>,
+
+    /// Take what refers to the images as well: signatures, SBOMs, attestations, and what refers to those
+    #[arg(short, long)]
+    recursive: bool,
+
+    /// Replace DEST if it exists
+    #[arg(long)]
+    force: bool,
+
+    /// Print the plan (each blob, its size and its offset in the archive), and write nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Carry non-distributable layers too, from the registry or from their own addresses
+    #[arg(long)]
+    foreign_layers: bool,
+
+    /// Compress the whole archive; container layers are compressed already
+    #[arg(long, value_name = "METHOD", value_enum)]
+    compression: Option<Method>,
+}
+
+impl Writing {
+    /// What to do, leaving out what is `existing` on the other side.
+    pub async fn options(&self, context: &Context, existing: &[Location]) -> pipeline::Result<Options> {
+        let mut earlier = self.existing_from_checkpoint.concat();
+        if let (Some(file), Some(offset)) = (&self.resume_from_checkpoint, self.resume_from_offset) {
+            earlier.push(Part { file: file.clone(), offset });
+        }
+        Ok(Options {
+            recursive: self.recursive,
+            force: self.force,
+            dry_run: self.dry_run,
+            foreign_layers: self.foreign_layers,
+            compression: self.compression.map(Into::into),
+            leave_out: Arc::new(existing::digests(context, existing).await?),
+            earlier,
+        })
+    }
+
+    /// Leaves standard output to the archive where that is its destination.
+    pub fn claim_stdout(&self, destination: &str, session: &Session) -> Result<(), Failure> {
+        if destination != "-" || self.dry_run {
+            return Ok(());
+        }
+        if std::io::stdout().is_terminal() {
+            return Err(Failure::usage(anyhow::anyhow!("an archive is not for a terminal: redirect standard output")));
+        }
+        session.leave_stdout_to_archive();
+        Ok(())
+    }
+
+    /// What was planned is for those who ask for a plan.
+    pub fn without_plan(&self, report: Report) -> Report {
+        Report { plan: report.plan.filter(|_| self.dry_run), ..report }
+    }
+
+    /// What was written; `what` went into it.
+    pub fn text(&self, what: &str, report: &Report) -> Summary {
+        let destination = if report.destination == "-" { "standard output" } else { &report.destination };
+        let verb = if self.dry_run { "would write" } else { "wrote" };
+        let mut summary = Summary::new(format!("{verb} {what} to {destination}"));
+        summary.field("digest", report.digest);
+        summary.field("archive", format!("{}, {}", size::human(report.bytes), count(report.blobs, "blob")));
+        if report.blobs_skipped > 0 {
+            let blobs = count(report.blobs_skipped, "blob");
+            summary.field("not sent", format!("{}, {blobs} that are there already", size::human(report.bytes_skipped)));
+        }
+        if let Some(plan) = &report.plan {
+            summary.line(format!("{:>15} {:>15}  {}", "offset", "size", "digest"));
+            for entry in plan {
+                summary.line(format!("{:>15} {:>15}  {}", entry.offset, entry.size, entry.digest));
+            }
+            for entry in report.skipped.iter().flatten() {
+                summary.line(format!("{:>15} {:>15}  {}  {}", "-", entry.size, entry.digest, entry.why));
+            }
+        }
+        summary.left_out(&report.left_out);
+        summary
+    }
+
+    /// The command for the other side, with what follows the name of the archive.
+    pub fn next(&self, summary: &mut Summary, report: &Report, command: &str, argument: &str) {
+        if !self.dry_run && report.destination != "-" {
+            let file = &report.destination;
+            summary.next(format!("carry {file} over, then: {command} {file} {argument}"));
+        }
+    }
+}
+
+/// Several `FILE:OFFSET` with commas between them.
+type Parts = Vec<Part>;
+
+/// A path may have colons and commas in it: a piece that does not end in an offset goes on after its comma.
+fn parts(text: &str) -> Result<Parts, String> {
+    let mut parts = Parts::new();
+    let mut path = String::new();
+    for piece in text.split(',') {
+        path.push_str(piece);
+        match path.rsplit_once(':').map(|(file, offset)| (file, offset.parse())) {
+            Some((file, Ok(offset))) if !file.is_empty() => {
+                parts.push(Part { file: file.into(), offset });
+                path.clear();
+            }
+            _ => path.push(','),
+        }
+    }
+    if path.is_empty() { Ok(parts) } else { Err("write FILE:OFFSET, with the offset in bytes".into()) }
+}
+
+/// `--compression`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Method {
+    Zstd,
+    Gzip,
+}
+
+impl From<Method> for Compression {
+    fn from(method: Method) -> Self {
+        match method {
+            Method::Zstd => Compression::Zstd,
+            Method::Gzip => Compression::Gzip,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_ledgers_may_have_colons_and_commas() {
+        let part = |file: &str, offset| Part { file: file.into(), offset };
+        assert_eq!(parts("a:1").unwrap(), [part("a", 1)]);
+        assert_eq!(parts("C:a:1,b,c:22").unwrap(), [part("C:a", 1), part("b,c", 22)]);
+        for bad in ["", "a", "a:", ":1", "a:1,b", "a:-1", "a:1,"] {
+            assert!(parts(bad).is_err(), "{bad}");
+        }
+    }
+}
