@@ -124,6 +124,8 @@ pub struct Entries<R> {
     padding: u64,
     zeros: u32,
     any: bool,
+    /// The input ended before its own end: a compressed stream that was cut.
+    cut: bool,
     /// Where the trailer ends.
     length: Option<u64>,
 }
@@ -138,6 +140,7 @@ impl<R: Input> Entries<R> {
             padding: 0,
             zeros: 0,
             any: false,
+            cut: false,
             length: None,
         }
     }
@@ -153,6 +156,7 @@ impl<R: Input> Entries<R> {
         loop {
             let mut block = [0; BLOCK];
             match self.fill(&mut block)? {
+                _ if self.cut && self.any => return Ok(Err(Ending::Torn { offset: self.offset })),
                 0 if self.zeros >= 2 => return Ok(Err(Ending::Complete)),
                 0 if !self.any => return Err(Error::NotTar),
                 0 => return Ok(Err(Ending::NoTrailer)),
@@ -230,8 +234,10 @@ impl<R: Input> Entries<R> {
                 Ok(0) => break,
                 Ok(more) => n += more,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                // A compressed stream that was cut.
-                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => break,
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                    self.cut = true;
+                    break;
+                }
                 Err(e) => return Err(e.into()),
             }
         }

@@ -1,10 +1,17 @@
 //! Ctrl-C and SIGTERM: the first one drops the work, which leaves nothing that looks complete; a second
-//! one ends the program at once.
+//! one ends the program at once. The signal of a file that grows too long ends nothing: the write that fails tells.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::{Exit, Failure};
+
+/// Makes a file that passes the limit of its size (`ulimit -f`) a failed write, which is told and cleaned up after,
+/// and not the end of the program. Must be called within a tokio runtime.
+pub fn outlive_size_limits() -> std::io::Result<()> {
+    // The handler stays when the listener is dropped.
+    signal(SignalKind::from_raw(nix::libc::SIGXFSZ)).map(drop)
+}
 
 /// Waits for either signal.
 struct Signals {

@@ -108,7 +108,7 @@ pub async fn run(arguments: Vec<OsString>) -> Exit {
         Err(error) => return refuse(&error, &arguments),
     };
     let session = Session::new(cli.global);
-    let outcome = match logging::start(&session.global, &session.bar) {
+    let outcome = match start(&session) {
         Ok(()) => dispatch(&cli.command, &session).await,
         Err(failure) => Err(failure),
     };
@@ -119,6 +119,12 @@ pub async fn run(arguments: Vec<OsString>) -> Exit {
             failure.exit()
         }
     }
+}
+
+/// What holds for every command.
+fn start(session: &Session) -> Result<(), Failure> {
+    interrupt::outlive_size_limits()?;
+    logging::start(&session.global, &session.bar)
 }
 
 /// Prints what clap has to say: help and versions on stdout, usage errors on stderr, or as JSON on stdout

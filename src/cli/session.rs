@@ -211,11 +211,11 @@ impl Session {
         }
         if self.global.output == Format::Json
             && let Ok(json) = failure.json()
+            && self.write(format!("{json}\n").as_bytes()).is_ok()
         {
-            let _ = self.write(format!("{json}\n").as_bytes());
-        } else {
-            let _ = write!(io::stderr().lock(), "{}", failure.text());
+            return;
         }
+        let _ = write!(io::stderr().lock(), "{}", failure.text());
     }
 }
 

@@ -1,6 +1,7 @@
 //! The program as a user meets it, through its binary.
 
 mod arguments;
+mod bad_input;
 mod batch;
 mod diff;
 mod interrupts;

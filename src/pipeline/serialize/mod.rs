@@ -210,7 +210,10 @@ impl Failed {
     fn at(self, destination: &str) -> Error {
         match self {
             Failed::Store(error) => error.into(),
-            Failed::Medium(source) => Error::Io { path: destination.into(), source },
+            Failed::Medium(source) => {
+                let path = if destination == "-" { "standard output" } else { destination };
+                Error::Io { path: path.into(), source }
+            }
         }
     }
 }
