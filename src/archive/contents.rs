@@ -1,12 +1,13 @@
 //! What a seekable archive holds, found by reading its headers alone.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::sync::Arc;
 
 use super::index::{self, MAX_INDEX_BYTES};
 use super::layout::{self, MAX_LAYOUT_BYTES};
 use super::reader::{Ending, Entries, Entry, Error, Input, Name, Seekable};
 use crate::image::{Descriptor, Digest};
+use crate::medium::read_at::ReadAt;
 
 /// Where the bytes of a blob are.
 #[derive(Clone, Copy, Debug)]
@@ -28,8 +29,8 @@ pub struct Contents {
 
 impl Contents {
     /// Reads the headers. Blocks on the disk: not for an async task.
-    pub fn scan(file: File) -> Result<Self, Error> {
-        let mut entries = Entries::new(Seekable::new(file)?);
+    pub fn scan(bytes: Arc<dyn ReadAt>) -> Result<Self, Error> {
+        let mut entries = Entries::new(Seekable::new(bytes)?);
         let mut contents =
             Contents { blobs: HashMap::new(), indexes: Vec::new(), expected: Vec::new(), ending: Ending::NoTrailer };
         let mut last: Option<(Digest, Location)> = None;

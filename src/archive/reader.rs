@@ -3,11 +3,12 @@
 //! Invariant: an archive that was cut anywhere does not end as [`Ending::Complete`], and no name in it is
 //! ever used as a path.
 
-use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
+use std::sync::Arc;
 
 use super::tar::{self, BLOCK, Header, Headers, Kind, TarError};
 use crate::image::{Algorithm, Digest};
+use crate::medium::read_at::ReadAt;
 
 /// What an entry is to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,40 +62,58 @@ pub enum Error {
     Io(#[from] io::Error),
 }
 
+/// Bytes of an archive that are read at once to find its headers.
+const AHEAD: usize = 4 * BLOCK;
+
 /// Bytes that can be passed over.
 pub trait Input: Read {
     /// Passes over that many bytes. `false`: there are not so many.
     fn skip(&mut self, bytes: u64) -> io::Result<bool>;
 }
 
-/// A file, whose content need not be read to be passed over.
+/// Bytes whose content need not be read to be passed over.
 pub struct Seekable {
-    file: BufReader<File>,
-    left: u64,
+    bytes: Arc<dyn ReadAt>,
+    offset: u64,
+    length: u64,
+    /// What was read ahead: a few headers lie together. It ends before `offset` or begins at it.
+    ahead: Vec<u8>,
 }
 
 impl Seekable {
-    pub fn new(file: File) -> io::Result<Self> {
-        let left = file.metadata()?.len();
-        Ok(Seekable { file: BufReader::with_capacity(4 * BLOCK, file), left })
+    pub fn new(bytes: Arc<dyn ReadAt>) -> io::Result<Self> {
+        let length = bytes.length()?;
+        Ok(Seekable { bytes, offset: 0, length, ahead: Vec::new() })
     }
 }
 
 impl Read for Seekable {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let n = self.file.read(out)?;
-        self.left = self.left.saturating_sub(n as u64);
+        if self.ahead.is_empty() {
+            let mut ahead = vec![0; AHEAD];
+            let n = self.bytes.read_at(&mut ahead, self.offset)?;
+            ahead.truncate(n);
+            self.ahead = ahead;
+        }
+        let n = out.len().min(self.ahead.len());
+        out[..n].copy_from_slice(&self.ahead[..n]);
+        self.ahead.drain(..n);
+        self.offset += n as u64;
         Ok(n)
     }
 }
 
 impl Input for Seekable {
     fn skip(&mut self, bytes: u64) -> io::Result<bool> {
-        if bytes > self.left {
+        if bytes > self.length.saturating_sub(self.offset) {
             return Ok(false);
         }
-        self.left -= bytes;
-        self.file.seek_relative(i64::try_from(bytes).map_err(io::Error::other)?)?;
+        self.offset += bytes;
+        let passed = usize::try_from(bytes).unwrap_or(usize::MAX).min(self.ahead.len());
+        self.ahead.drain(..passed);
+        if (passed as u64) < bytes {
+            self.ahead.clear();
+        }
         Ok(true)
     }
 }

@@ -3,10 +3,7 @@
 //! to be had.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::BufRead;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -19,6 +16,7 @@ use crate::archive::reader::{self, Stream};
 use crate::image::manifest::{MAX_MANIFEST_BYTES, sniff_media_type};
 use crate::image::{Descriptor, Digest, Manifest, annotation};
 use crate::medium::compression::decompress;
+use crate::medium::read_at::ReadAt;
 
 /// Bytes that are read at once.
 const CHUNK: usize = 256 << 10;
@@ -32,23 +30,19 @@ pub struct Archive {
 
 /// What can be read of it.
 enum Held {
-    All(Arc<File>),
+    All(Arc<dyn ReadAt>),
     /// It has passed; this was kept.
     Small(HashMap<Digest, Bytes>),
 }
 
 impl Archive {
-    /// Opens the file and reads its headers. A torn archive opens: `contents.ending` tells.
-    pub async fn open(path: &Path) -> Result<Self> {
-        let (name, path) = (path.display().to_string(), path.to_owned());
-        let at = name.clone();
-        let opened = tokio::task::spawn_blocking(move || {
-            let file = File::open(&path).map_err(|e| Error::io(path.display(), e))?;
-            let scanned = file.try_clone().map_err(|e| Error::io(path.display(), e))?;
-            Ok((file, Contents::scan(scanned).map_err(|e| unusable(&at, e))?))
-        });
-        let (file, contents) = opened.await.unwrap_or_else(|e| Err(Error::io(&name, std::io::Error::other(e))))?;
-        Ok(Archive { name, bytes: Held::All(Arc::new(file)), contents: Arc::new(contents) })
+    /// Reads the headers of an archive that can be read from any place. `name` is for messages. A torn archive
+    /// opens: `contents.ending` tells.
+    pub async fn open(name: &str, bytes: Arc<dyn ReadAt>) -> Result<Self> {
+        let (at, scanned) = (name.to_owned(), bytes.clone());
+        let opened = tokio::task::spawn_blocking(move || Contents::scan(scanned).map_err(|e| unusable(&at, e))).await;
+        let contents = opened.unwrap_or_else(|e| Err(Error::io(name, std::io::Error::other(e))))?;
+        Ok(Archive { name: name.into(), bytes: Held::All(bytes), contents: Arc::new(contents) })
     }
 
     /// Reads a stream to its end, decompressed if it is compressed. `name` is for messages.

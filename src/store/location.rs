@@ -12,7 +12,10 @@ use super::layout::Layout;
 use super::{Error, Name, Result, Store, Stores};
 use crate::archive::Compression;
 use crate::image::{Descriptor, ImageName};
-use crate::medium::Place;
+use crate::medium::read_at::ReadAt;
+use crate::medium::tape::reader::TapeReader;
+use crate::medium::volumes::reader::{InOrder, Volumes};
+use crate::medium::{Place, Reading};
 
 /// Endings of names that are archives and no repositories.
 const ARCHIVE_ENDINGS: [&str; 6] = [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.zstd", ".tzst"];
@@ -42,7 +45,9 @@ impl Location {
             Ok(m) if !m.is_dir() => return Ok(Location::Archive(text.into())),
             _ => {}
         }
-        let is_path = ["/", "./", "../"].iter().any(|start| text.starts_with(start))
+        // No reference has an asterisk; volumes are named with one.
+        let is_path = text.contains('*')
+            || ["/", "./", "../"].iter().any(|start| text.starts_with(start))
             || ARCHIVE_ENDINGS.iter().any(|ending| text.ends_with(ending));
         if is_path {
             return Ok(Location::Archive(text.into()));
@@ -95,7 +100,7 @@ impl Stores {
             Location::Image(image) => {
                 return Ok(Opened { store: self.open(image)?, roots: Roots::Named(image.name()), archive: None });
             }
-            Location::Archive(file) => Arc::new(match Input::open(file).await? {
+            Location::Archive(file) => Arc::new(match self.open_input(file).await? {
                 Input::Seekable(archive) => archive,
                 Input::Stream { name, bytes } => Archive::read_through(&name, bytes).await?,
             }),
@@ -113,29 +118,51 @@ pub enum Input {
     Stream { name: String, bytes: Box<dyn BufRead + Send> },
 }
 
-impl Input {
-    /// Opens a path, or `-` for standard input.
-    pub async fn open(name: &str) -> Result<Input> {
+impl Stores {
+    /// Opens an archive: a path, a volume or the listing of several, a tape drive, or `-` for standard input.
+    /// Volumes are read and compared with their listing first.
+    pub async fn open_input(&self, name: &str) -> Result<Input> {
+        let (at, reading) = (name.to_owned(), self.reading.clone());
+        let opened = tokio::task::spawn_blocking(move || open_place(&at, &reading)).await;
         let io = |e| Error::io(name, e);
-        let buffered = |bytes: Box<dyn Read + Send>| Box::new(BufReader::with_capacity(1 << 20, bytes));
-        Ok(match Place::of(name) {
-            Place::File(path) if !is_compressed(&path).map_err(io)? => Input::Seekable(Archive::open(&path).await?),
-            Place::File(path) | Place::Ordered(path) => {
-                let file = Box::new(File::open(path).map_err(io)?);
-                Input::Stream { name: name.into(), bytes: buffered(file) }
-            }
-            Place::Standard => {
-                Input::Stream { name: "standard input".into(), bytes: buffered(Box::new(std::io::stdin())) }
+        Ok(match opened.unwrap_or_else(|e| Err(std::io::Error::other(e))).map_err(io)? {
+            Raw::Anywhere(bytes) => Input::Seekable(Archive::open(name, bytes).await?),
+            Raw::Once(bytes) => {
+                let name = if name == "-" { "standard input" } else { name };
+                Input::Stream { name: name.into(), bytes: Box::new(BufReader::with_capacity(1 << 20, bytes)) }
             }
         })
     }
 }
 
-/// Whether a regular file begins as a compressed stream does.
-fn is_compressed(path: &Path) -> std::io::Result<bool> {
-    let mut start = Vec::new();
-    File::open(path)?.take(4).read_to_end(&mut start)?;
-    Ok(Compression::sniff(&start).is_some())
+/// The bytes of a place.
+enum Raw {
+    Anywhere(Arc<dyn ReadAt>),
+    Once(Box<dyn Read + Send>),
+}
+
+fn open_place(name: &str, reading: &Reading) -> std::io::Result<Raw> {
+    let path = match Place::of(name) {
+        Place::Standard => return Ok(Raw::Once(Box::new(std::io::stdin()))),
+        Place::Tape(path) => return Ok(Raw::Once(Box::new(TapeReader::start(&path, reading.operator.ask())?))),
+        Place::Ordered(path) => return Ok(Raw::Once(Box::new(File::open(path)?))),
+        Place::File(path) => path,
+    };
+    if let Some(volumes) = Volumes::find(&path, &reading.directories)? {
+        volumes.check()?;
+        let parts = volumes.open()?;
+        let compressed = is_compressed(&parts)?;
+        return Ok(if compressed { Raw::Once(Box::new(InOrder::new(parts))) } else { Raw::Anywhere(Arc::new(parts)) });
+    }
+    let file = File::open(path)?;
+    Ok(if is_compressed(&file)? { Raw::Once(Box::new(file)) } else { Raw::Anywhere(Arc::new(file)) })
+}
+
+/// Whether it begins as a compressed stream does.
+fn is_compressed(bytes: &dyn ReadAt) -> std::io::Result<bool> {
+    let mut start = [0; 4];
+    let n = bytes.read_at(&mut start, 0)?;
+    Ok(Compression::sniff(&start[..n]).is_some())
 }
 
 #[cfg(test)]

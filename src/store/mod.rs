@@ -23,6 +23,7 @@ pub use reader::{BlobReader, VerifyingReader};
 use crate::config::Access;
 pub use crate::image::reference::Name;
 use crate::image::{Descriptor, Digest, ImageName, Manifest, Reference};
+use crate::medium::Reading;
 
 /// How a blob came to be in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,11 +136,17 @@ impl BlobSource for BytesBlob {
 #[derive(Clone)]
 pub struct Stores {
     client: Arc<registry::Client>,
+    reading: Arc<Reading>,
 }
 
 impl Stores {
     pub fn new(client: registry::Client) -> Self {
-        Stores { client: Arc::new(client) }
+        Stores { client: Arc::new(client), reading: Arc::default() }
+    }
+
+    /// The same, with archives read like this.
+    pub fn reading(self, reading: Reading) -> Self {
+        Stores { reading: Arc::new(reading), ..self }
     }
 
     /// The repository of a registry, or the layout directory, that `image` names. Nothing is contacted

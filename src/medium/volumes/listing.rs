@@ -61,13 +61,16 @@ fn with_suffix(archive: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// The archive that a volume or a listing belongs to by its name, and which volume it is.
+/// The archive that a volume, a listing or a pattern (`sync-45.tar.*`) belongs to by its name, and which volume it is.
 pub fn archive_of(path: &Path) -> Option<(PathBuf, Option<u32>)> {
     let name = path.file_name()?.to_str()?;
     if let Some(archive) = name.strip_suffix(".volumes.json").filter(|name| !name.is_empty()) {
         return Some((path.with_file_name(archive), None));
     }
     let (archive, number) = name.rsplit_once('.')?;
+    if number.contains('*') && number.bytes().all(|b| b.is_ascii_digit() || b == b'*') && !archive.is_empty() {
+        return Some((path.with_file_name(archive), None));
+    }
     let is_number = number.len() >= 3 && number.bytes().all(|b| b.is_ascii_digit()) && !archive.is_empty();
     let sequence = number.parse().ok().filter(|n| is_number && *n > 0)?;
     Some((path.with_file_name(archive), Some(sequence)))
@@ -183,6 +186,7 @@ mod tests {
         let of = |name: &str| archive_of(Path::new(name)).map(|(a, n)| (a.display().to_string(), n));
         assert_eq!(of("/m/sync-45.tar.003"), Some(("/m/sync-45.tar".into(), Some(3))));
         assert_eq!(of("sync-45.tar.volumes.json"), Some(("sync-45.tar".into(), None)));
+        assert_eq!(of("sync-45.tar.*"), Some(("sync-45.tar".into(), None)));
         assert_eq!(of("sync-45.tar.1234"), Some(("sync-45.tar".into(), Some(1234))));
         for other in ["sync-45.tar", "sync.000", "sync.12", ".001", "a.0x1"] {
             assert_eq!(of(other), None, "{other}");

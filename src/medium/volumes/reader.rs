@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::listing::{self, Listing};
+use crate::medium::read_at::ReadAt;
 
 /// The volumes of an archive, found.
 #[derive(Debug)]
@@ -104,19 +105,17 @@ pub struct Parts {
     length: u64,
 }
 
-impl Parts {
-    /// Bytes of all parts.
-    pub fn length(&self) -> u64 {
-        self.length
+impl ReadAt for Parts {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.length)
     }
 
-    /// Reads some bytes at a place; none at the end.
-    pub fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
         let at = self.parts.partition_point(|part| part.offset + part.size <= offset);
         let Some(part) = self.parts.get(at) else { return Ok(0) };
         let within = offset - part.offset;
         let n = usize::try_from(part.size - within).unwrap_or(usize::MAX).min(out.len());
-        part.file.read_at(&mut out[..n], within)
+        FileExt::read_at(&part.file, &mut out[..n], within)
     }
 }
 

@@ -71,7 +71,7 @@ pub async fn deserialize(cx: &Context, source: &str, destination: &ImageName, op
     cx.progress.begin("reading the archive");
     // What the archive has of foreign layers goes along.
     let take = copy::Options { recursive: false, foreign_layers: true };
-    let (copier, arrived) = match Input::open(source).await? {
+    let (copier, arrived) = match cx.stores.open_input(source).await? {
         Input::Seekable(archive) => {
             let copier = Copier::planned(cx, take);
             let to = copier.open(destination)?;

@@ -171,8 +171,12 @@ async fn write(cx: &Context, subject: Subject, destination: &str, options: &Opti
             finished(tokio::task::spawn_blocking(move || file.finish()).await).map_err(|e| refused(path, e))?;
             bytes
         }
-        Place::Ordered(_) | Place::Standard => {
-            let output = if let Place::Ordered(path) = &place { Output::Path(path.clone()) } else { Output::Standard };
+        Place::Ordered(_) | Place::Tape(_) | Place::Standard => {
+            let output = if let Place::Ordered(path) | Place::Tape(path) = &place {
+                Output::Path(path.clone())
+            } else {
+                Output::Standard
+            };
             let written = ordered::write(cx, &store, &plan, output, options.compression).await;
             written.map_err(|e| e.at(destination))?.bytes
         }
