@@ -16,14 +16,27 @@ use crate::pipeline::Context;
 use crate::pipeline::walk::CORRUPTION_TRIES;
 use crate::store::Store;
 
-/// Bytes that are written to the file at once. A file has one lock for its writers: many small writes by
-/// many tasks would spend their time on it.
+/// Bytes that are written to the file at once: each write has its price.
 const WRITE_BYTES: usize = 256 << 10;
+
+/// A file that tasks write to by turns. The system lets one at a time write to a file and has the threads of all others
+/// wait; whoever waits here leaves its thread to those who receive and hash.
+struct Shared {
+    file: Arc<File>,
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Shared {
+    async fn write_all_at(&self, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+        let _turn = self.turn.lock().await;
+        self.file.write_all_at(bytes, offset)
+    }
+}
 
 /// Writes all of `plan` to the file. `Ok`: every blob in it was verified.
 pub async fn write(cx: &Context, store: &Arc<dyn Store>, plan: &Plan, file: &NewFile) -> Result<(), Failed> {
-    let file = file.file();
-    file.set_len(plan.length)?;
+    file.file().set_len(plan.length)?;
+    let file = Arc::new(Shared { file: file.file().clone(), turn: tokio::sync::Mutex::default() });
     let fetching = Fetching { store: store.clone(), progress: cx.progress.clone() };
     let mut tasks = JoinSet::new();
     for entry in &plan.entries {
@@ -39,11 +52,11 @@ pub async fn write(cx: &Context, store: &Arc<dyn Store>, plan: &Plan, file: &New
             Content::Bytes(bytes) => {
                 let mut whole = entry.header();
                 whole.extend_from_slice(bytes);
-                file.write_all_at(&whole, entry.offset)?;
+                file.write_all_at(&whole, entry.offset).await?;
                 cx.progress.add_bytes(bytes.len() as u64);
                 cx.progress.add_items(u64::from(entry.descriptor.is_some()));
             }
-            Content::Directory => file.write_all_at(&entry.header(), entry.offset)?,
+            Content::Directory => file.write_all_at(&entry.header(), entry.offset).await?,
         }
     }
     while let Some(done) = tasks.join_next().await {
@@ -53,7 +66,7 @@ pub async fn write(cx: &Context, store: &Arc<dyn Store>, plan: &Plan, file: &New
 }
 
 /// Fetches one blob to its place; once more from the start where its bytes were wrong.
-async fn fetch(fetching: Fetching, file: Arc<File>, entry: Entry, descriptor: Descriptor) -> Result<(), Failed> {
+async fn fetch(fetching: Fetching, file: Arc<Shared>, entry: Entry, descriptor: Descriptor) -> Result<(), Failed> {
     let mut tries = 1;
     loop {
         let mut written = 0;
@@ -69,8 +82,8 @@ async fn fetch(fetching: Fetching, file: Arc<File>, entry: Entry, descriptor: De
 }
 
 /// Writes the next piece of a blob that begins at `start`.
-fn put(fetching: &Fetching, file: &File, piece: &[u8], start: u64, written: &mut u64) -> std::io::Result<()> {
-    file.write_all_at(piece, start + *written)?;
+async fn put(fetching: &Fetching, file: &Shared, piece: &[u8], start: u64, written: &mut u64) -> std::io::Result<()> {
+    file.write_all_at(piece, start + *written).await?;
     *written += piece.len() as u64;
     fetching.progress.add_bytes(piece.len() as u64);
     Ok(())
@@ -78,7 +91,7 @@ fn put(fetching: &Fetching, file: &File, piece: &[u8], start: u64, written: &mut
 
 async fn fetch_once(
     fetching: &Fetching,
-    file: &File,
+    file: &Shared,
     entry: &Entry,
     descriptor: &Descriptor,
     written: &mut u64,
@@ -86,7 +99,7 @@ async fn fetch_once(
     let mut reader = fetching.store.open_blob(descriptor).await?;
     let header = entry.header();
     let start = entry.offset + header.len() as u64;
-    file.write_all_at(&header, entry.offset)?;
+    file.write_all_at(&header, entry.offset).await?;
     let mut gathered = Vec::with_capacity(WRITE_BYTES.min(descriptor.size as usize));
     while let Some(chunk) = reader.next().await {
         let chunk = chunk?;
@@ -97,10 +110,10 @@ async fn fetch_once(
                 continue;
             }
         }
-        put(fetching, file, if whole { &chunk } else { &gathered }, start, written)?;
+        put(fetching, file, if whole { &chunk } else { &gathered }, start, written).await?;
         gathered.clear();
     }
-    put(fetching, file, &gathered, start, written)?;
+    put(fetching, file, &gathered, start, written).await?;
     fetching.progress.add_items(1);
     Ok(())
 }

@@ -32,7 +32,21 @@ const UNIT: u64 = 1024;
 /// A blob on its way.
 struct Ahead {
     segments: mpsc::Receiver<Result<Bytes, store::Error>>,
-    _share: OwnedSemaphorePermit,
+    /// Given back when the blob is written; one that is handed over whole takes it along.
+    share: Option<OwnedSemaphorePermit>,
+    whole: bool,
+}
+
+/// A whole blob on its way to the medium, with its share of the budget.
+struct Held {
+    bytes: Bytes,
+    _share: Option<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// Writes all of `plan` in order, and says what is on the medium then.
@@ -74,6 +88,10 @@ pub async fn write(
                 while let Some(segment) = blob.segments.recv().await {
                     let segment = segment?;
                     seen += segment.len() as u64;
+                    let segment = match blob.whole {
+                        true => Bytes::from_owner(Held { bytes: segment, _share: blob.share.take() }),
+                        false => segment,
+                    };
                     writer.put_bytes(segment).await?;
                     ahead.start_more();
                 }
@@ -185,7 +203,7 @@ impl FetchAhead {
                 let _ = sender.send(Err(e)).await;
             }
         });
-        self.started.push_back(Ahead { segments, _share: share });
+        self.started.push_back(Ahead { segments, share: Some(share), whole });
     }
 
     /// The next blob of the archive.
