@@ -72,14 +72,30 @@ async fn registry(authority: &Authority, clients: Option<&Authority>) -> String 
 
 /// Logs in with a configuration that has those TLS settings for the registry.
 async fn login(home: &Path, registry: &str, tls: &str, password: &str) -> Assert {
-    let config = format!(
-        "registryConfig:\n  {registry}: {{endpoints: [\"https://{registry}\"]}}\n  endpointConfig:\n    https://{registry}: {{tls: {{{tls}}}}}\n"
-    );
+    configure(home, registry, &format!("  endpointConfig:\n    https://{registry}: {{tls: {{{tls}}}}}\n"));
+    log_in(home, registry, password).await
+}
+
+/// A configuration that goes to the registry over TLS, and more of it.
+fn configure(home: &Path, registry: &str, more: &str) {
+    let config = format!("registryConfig:\n  {registry}: {{endpoints: [\"https://{registry}\"]}}\n{more}");
     std::fs::write(home.join("mirror.yaml"), config).unwrap();
+}
+
+/// The program in `home`, with nothing of the user's own.
+fn mirror(home: &Path) -> Command {
     let mut command = Command::cargo_bin("mirror").unwrap();
-    command.current_dir(home).env("HOME", home).env_remove("MIRROR_CONFIG");
+    command.current_dir(home).env("HOME", home).timeout(std::time::Duration::from_secs(60));
+    for variable in ["MIRROR_CONFIG", "XDG_CONFIG_HOME", "CONTAINERS_REGISTRIES_CONF", "REGISTRY_AUTH_FILE"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+async fn log_in(home: &Path, registry: &str, password: &str) -> Assert {
+    let mut command = mirror(home);
     command.args(["login", registry, "-u", "user", "--password-stdin", "--authfile", "auth.json"]);
-    command.write_stdin(format!("{password}\n")).timeout(std::time::Duration::from_secs(60));
+    command.write_stdin(format!("{password}\n"));
     tokio::task::spawn_blocking(move || command.assert()).await.unwrap()
 }
 
@@ -92,7 +108,7 @@ async fn an_authority_of_the_configuration_is_trusted_and_a_wrong_password_is_no
     login(home.path(), &registry, "ca: ca.pem", "wrong")
         .await
         .code(1)
-        .stderr(contains("not authorised").and(contains("wrong").not()));
+        .stderr(contains("not authorised").and(contains("wrong").not()).and(contains("needs an access token")));
     assert!(!home.path().join("auth.json").exists());
     login(home.path(), &registry, "ca: ca.pem", "password").await.success().stdout(contains("not checked").not());
     let kept = std::fs::read_to_string(home.path().join("auth.json")).unwrap();
@@ -121,4 +137,63 @@ async fn a_client_certificate_is_shown() {
     login(home.path(), &registry, "ca: ca.pem", "password").await.code(1);
     let tls = "ca: ca.pem, cert: client.pem, key: client-key.pem";
     login(home.path(), &registry, tls, "password").await.success();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certs_d_has_authorities_and_the_clients_certificate() {
+    let home = tempfile::tempdir().unwrap();
+    let (servers, clients) = (authority(), authority());
+    let registry = registry(&servers, Some(&clients)).await;
+    configure(home.path(), &registry, "");
+    let directory = home.path().join(".config/containers/certs.d").join(&registry);
+    std::fs::create_dir_all(&directory).unwrap();
+    log_in(home.path(), &registry, "password").await.code(1).stderr(contains("certs.d"));
+    std::fs::write(directory.join("low.crt"), servers.pem()).unwrap();
+    log_in(home.path(), &registry, "password").await.code(1);
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec!["client".into()]).unwrap().signed_by(&key, &clients).unwrap();
+    std::fs::write(directory.join("me.cert"), certificate.pem()).unwrap();
+    log_in(home.path(), &registry, "password")
+        .await
+        .code(1)
+        .stderr(contains("me.cert: its key").and(contains("hint: ")));
+    std::fs::write(directory.join("me.key"), key.serialize_pem()).unwrap();
+    log_in(home.path(), &registry, "password").await.success();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn insecure_in_registries_conf_takes_any_certificate() {
+    let home = tempfile::tempdir().unwrap();
+    let registry = registry(&authority(), None).await;
+    let conf = home.path().join("registries.conf");
+    let table = |insecure: bool| format!("[[registry]]\nlocation = \"{registry}\"\ninsecure = {insecure}\n");
+    let run = async |insecure: bool| {
+        std::fs::write(&conf, table(insecure)).unwrap();
+        let mut command = mirror(home.path());
+        command.env("CONTAINERS_REGISTRIES_CONF", &conf).args(["login", &registry, "-u", "user", "--password-stdin"]);
+        command.args(["--authfile", "auth.json"]).write_stdin("password");
+        tokio::task::spawn_blocking(move || command.assert()).await.unwrap()
+    };
+    run(true).await.success().stdout(contains("kept the credential").and(contains("not checked").not()));
+    run(false).await.code(1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_fails_comes_with_the_next_step() {
+    let home = tempfile::tempdir().unwrap();
+    let secure = registry(&authority(), None).await;
+    let plain = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = plain.local_addr().unwrap();
+    drop(plain);
+    configure(home.path(), &secure, "");
+    let list = format!("{secure}/a:1\nnowhere.invalid/a:1\n{closed}/a:1\n");
+    std::fs::write(home.path().join("sources.list"), list).unwrap();
+    let mut command = mirror(home.path());
+    command.args(["gather", "sources.list", "oci:out:sync", "--output", "json"]);
+    let output = tokio::task::spawn_blocking(move || command.assert().code(1)).await.unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+    let hints: Vec<&str> = json["failures"].as_array().unwrap().iter().map(|f| f["hint"].as_str().unwrap()).collect();
+    assert!(hints[0].contains("tls.ca"), "{hints:?}");
+    assert!(hints[1].contains("check the name nowhere.invalid"), "{hints:?}");
+    assert!(hints[2].contains(&format!("is {closed} up")), "{hints:?}");
 }

@@ -18,6 +18,7 @@ use crate::config::credentials::Chain;
 use crate::config::login::{self, Kept};
 use crate::config::{Config, Credential};
 use crate::image::Reference;
+use crate::store;
 use crate::store::registry::{Client, Login as Check};
 
 /// More than this is not a password.
@@ -107,6 +108,19 @@ fn scope(text: &str) -> Result<Scope, String> {
     }
 }
 
+/// The registry, or its token server, does not take this user with this password.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct NotAccepted(store::Error);
+
+impl NotAccepted {
+    pub fn hint(&self) -> String {
+        "check the user name and the password; an account with a second factor or single sign-on needs an access token \
+         in place of its password"
+            .into()
+    }
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Report {
@@ -130,7 +144,12 @@ pub async fn login(args: &Login, session: &Session) -> Result<Exit, Failure> {
     let (user, password) = interrupt::guarded("nothing was kept", ask(args)).await?;
     let credential = Credential::Basic { user: user.clone(), password: password.clone() };
     let trial = Client::new(Arc::new(Config::clone(&config).with_credentials(Chain::fixed(credential))));
-    let check = async { Ok(trial.check_login(&scope.registry, &scope.repository).await?) };
+    let check = async {
+        trial.check_login(&scope.registry, &scope.repository).await.map_err(|error| match error {
+            store::Error::Unauthorized { .. } => NotAccepted(error).into(),
+            other => other.into(),
+        })
+    };
     let checked = interrupt::guarded("nothing was kept", check).await?;
     let remark = match checked {
         Check::Accepted => "",

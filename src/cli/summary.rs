@@ -1,5 +1,6 @@
 //! The text form of results: short lines for people. Whatever came from outside is made printable.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::{Exit, size};
@@ -85,7 +86,8 @@ impl Summary {
     }
 }
 
-/// Failures as lines for stderr: `error: sources.list:3: IMAGE: why`; a warning where they were allowed.
+/// Failures as lines for stderr: `error: sources.list:3: IMAGE: why`; a warning where they were allowed. Each hint is
+/// given once.
 pub fn failures(failures: &[Failure], list: &str, exit: Exit) -> String {
     let word = if exit == Exit::LeftOut { "warning" } else { "error" };
     let mut text = String::new();
@@ -94,6 +96,10 @@ pub fn failures(failures: &[Failure], list: &str, exit: Exit) -> String {
         // A message often begins with the image already.
         let image = if failure.error.contains(&failure.image) { String::new() } else { format!("{}: ", failure.image) };
         let _ = writeln!(text, "{word}: {}", printable(&format!("{place}{image}{}", failure.error)));
+    }
+    let hints: BTreeSet<&str> = failures.iter().filter_map(|failure| failure.hint.as_deref()).collect();
+    for hint in hints {
+        let _ = writeln!(text, "hint: {}", printable(hint));
     }
     text
 }
@@ -129,7 +135,13 @@ mod tests {
 
     #[test]
     fn a_failure_names_its_line() {
-        let failure = Failure { image: "reg/a:1".into(), line: Some(3), error: "not there".into() };
-        assert_eq!(failures(&[failure], "sources.list", Exit::Failed), "error: sources.list:3: reg/a:1: not there\n");
+        let failure = |n: u8| {
+            let (image, hint) = (format!("reg/a:{n}"), Some("mirror login reg".into()));
+            Failure { image, line: Some(3), error: "not there".into(), hint }
+        };
+        assert_eq!(
+            failures(&[failure(1), failure(2)], "sources.list", Exit::Failed),
+            "error: sources.list:3: reg/a:1: not there\nerror: sources.list:3: reg/a:2: not there\nhint: mirror login reg\n"
+        );
     }
 }

@@ -78,7 +78,7 @@ pub async fn gather(cx: &Context, sources: &[Source], destination: &ImageName, o
         tasks.spawn(async move {
             let line = source.line;
             let taken = take(&copier, &to, &source, &options, &before).await;
-            (at, taken.map_err(|e| Failure { image: source.text, line: Some(line), error: e.to_string() }))
+            (at, taken.map_err(|e| Failure::new(source.text, Some(line), &e)))
         });
     }
     let mut outcomes = Vec::new();

@@ -30,6 +30,7 @@ use serde::Serialize;
 
 pub use progress::Progress;
 
+use crate::config::error::io_hint;
 use crate::image::{Descriptor, Digest};
 use crate::store::{self, Stores};
 
@@ -73,6 +74,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// What to do next, if there is something to do that the message does not say.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::Store(source) | Error::Image { source, .. } => source.hint(),
+            Error::Copy { source, .. } | Error::Shared(source) => source.hint(),
+            Error::Io { source, .. } => io_hint(source),
+            Error::Refused(_) => None,
+        }
+    }
+
     /// The failure itself, for lists that name the image already.
     fn without_image(self) -> Self {
         match self {
@@ -138,6 +149,15 @@ pub struct Failure {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<usize>,
     pub error: String,
+    /// What to do next, where that can be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    pub fn new(image: String, line: Option<usize>, error: &Error) -> Self {
+        Failure { image, line, error: error.to_string(), hint: error.hint() }
+    }
 }
 
 /// An image that is in place.

@@ -141,7 +141,7 @@ impl Routes {
                 Ok(()) => sent.images[at].destinations.push(destination),
                 Err(e) => {
                     let image = format!("{} to {destination}", route.source);
-                    sent.failures.push(Failure { image, line: route.line, error: e.to_string() });
+                    sent.failures.push(Failure::new(image, route.line, &e));
                 }
             }
         }

@@ -127,8 +127,8 @@ async fn filter(
     }
     // What the subset asks for and the index does not have is a failure that leaves the others alone.
     for source in options.subset.iter().flatten().filter(|s| !found.contains(&s.text)) {
-        let error = format!("it is not in {}", report.reference);
-        report.failures.push(Failure { image: source.text.clone(), line: Some(source.line), error });
+        let error = Error::Refused(format!("it is not in {}", report.reference));
+        report.failures.push(Failure::new(source.text.clone(), Some(source.line), &error));
     }
     Ok(chosen)
 }

@@ -85,7 +85,7 @@ pub async fn resolve_all(copier: &Copier, sources: &[Source], platforms: &[Platf
                 all.found.extend(resolved.roots.into_iter().map(located));
             }
             Err(e) => {
-                all.failures.push(Failure { image: text.clone(), line: Some(*line), error: e.to_string() });
+                all.failures.push(Failure::new(text.clone(), Some(*line), &e.into()));
             }
         }
     }

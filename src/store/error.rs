@@ -1,6 +1,7 @@
 //! What can go wrong in a store. Every variant names the object and the place; text that came from
 //! outside is escaped and cut before it gets in here.
 
+use crate::config::error::io_hint;
 use crate::image::Digest;
 use crate::image::manifest::ManifestError;
 
@@ -32,8 +33,8 @@ pub enum Error {
     },
 
     /// No usable answer: connection refused, reset, silence, TLS, DNS. Retries are used up.
-    #[error("{place}: {what}: {reason}")]
-    Transport { place: String, what: String, reason: String },
+    #[error("{place}: {what}: {trouble}")]
+    Transport { place: String, what: String, trouble: Trouble },
 
     #[error("{place}: not authorised: {reason}")]
     Unauthorized { place: String, reason: String },
@@ -54,6 +55,41 @@ pub enum Error {
     Unusable { place: String, reason: String },
 }
 
+/// What kept a connection from carrying a request and its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TroubleKind {
+    /// Nobody that is trusted has signed the server's certificate.
+    UnknownAuthority,
+    /// The server's certificate does not do, for another reason.
+    Certificate,
+    /// What answered does not speak TLS.
+    NotTls,
+    /// The host's name has no address.
+    Name,
+    /// Nobody answers there.
+    Unreachable,
+    /// It broke, or fell silent, on the way.
+    Interrupted,
+}
+
+/// One such trouble, in the words of the network library.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Trouble {
+    pub kind: TroubleKind,
+    pub reason: String,
+}
+
+impl Trouble {
+    pub fn interrupted(reason: impl Into<String>) -> Self {
+        Trouble { kind: TroubleKind::Interrupted, reason: reason.into() }
+    }
+
+    pub fn unreachable(reason: impl Into<String>) -> Self {
+        Trouble { kind: TroubleKind::Unreachable, reason: reason.into() }
+    }
+}
+
 impl Error {
     pub fn io(path: impl std::fmt::Display, source: std::io::Error) -> Self {
         Error::Io { path: path.to_string(), source }
@@ -70,9 +106,76 @@ impl Error {
         matches!(self, Error::Http { status: 400..=499, message, .. } if unknown(message))
     }
 
+    /// What to do next, if there is something to do: a sentence, or a command.
+    pub fn hint(&self) -> Option<String> {
+        let text = match self {
+            Error::Unauthorized { place, .. } => log_in(place),
+            Error::Http { place, status, .. } => return for_status(place, *status),
+            Error::Missing { .. } => {
+                "check the name and the tag; if it travelled in several parts, bring the part that holds it first"
+                    .into()
+            }
+            Error::Digest { .. } | Error::Size { .. } => {
+                "the content was altered or cut on its way: nothing of it was accepted; copy it again from its origin"
+                    .into()
+            }
+            Error::Transport { place, trouble, .. } => for_trouble(host(place), trouble.kind),
+            Error::Io { source, .. } => return io_hint(source),
+            Error::Config(error) => return error.hint(),
+            Error::Protocol { .. } => {
+                "is that address a registry? A proxy or a login page may have answered in its place".into()
+            }
+            Error::Manifest(_) | Error::Unusable { .. } => return None,
+        };
+        Some(text)
+    }
+
     /// The thing is not there, as opposed to: it could not be had.
     pub fn is_missing(&self) -> bool {
         matches!(self, Error::Missing { .. } | Error::Http { status: 404, .. })
+    }
+}
+
+/// The host of `host/repository`.
+fn host(place: &str) -> &str {
+    place.split('/').next().unwrap_or(place)
+}
+
+fn log_in(place: &str) -> String {
+    format!("mirror login {}", host(place))
+}
+
+fn for_status(place: &str, status: u16) -> Option<String> {
+    Some(match status {
+        401 => log_in(place),
+        403 => format!("the account has no right to do that there; with another one: {}", log_in(place)),
+        404 => {
+            "check the name and the tag; a private repository may look missing to those who are not logged in".into()
+        }
+        405 => "that registry does not allow it (a read-only or pull-through registry?)".into(),
+        407 => "the proxy asks for a password: write it into the proxy's URL, or list the host in $NO_PROXY".into(),
+        413 => "the registry, or a proxy before it, limits the size of an upload: raise that limit".into(),
+        429 => "the registry limits requests: wait, log in, or lower --jobs".into(),
+        507 => "the registry has no space left".into(),
+        500..=599 => "the registry is in trouble: try again later; what has arrived is not sent twice".into(),
+        _ => return None,
+    })
+}
+
+fn for_trouble(host: &str, kind: TroubleKind) -> String {
+    match kind {
+        TroubleKind::UnknownAuthority => format!(
+            "name the authority that signed the certificate of {host} in the configuration file (tls.ca), or in certs.d"
+        ),
+        TroubleKind::Certificate => {
+            format!("the certificate of {host} is not accepted: check its names, its dates and this machine's clock")
+        }
+        TroubleKind::NotTls => {
+            format!("{host} seems to speak plain HTTP: say so in the configuration file with an http:// endpoint")
+        }
+        TroubleKind::Name => format!("check the name {host}, and the resolver of this machine"),
+        TroubleKind::Unreachable => format!("is {host} up, and reachable from here (port, firewall, proxy)?"),
+        TroubleKind::Interrupted => "run the same command again: what has arrived is not sent twice".into(),
     }
 }
 
@@ -84,4 +187,24 @@ pub fn printable(text: &str) -> String {
         out.push('…');
     }
     out.replace("\\'", "'").replace("\\\"", "\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn transport(kind: TroubleKind) -> String {
+        let (place, what) = ("reg.low:5000/a/b".into(), "GET".into());
+        Error::Transport { place, what, trouble: Trouble { kind, reason: "…".into() } }.hint().unwrap()
+    }
+
+    #[test]
+    fn hints_name_the_host_and_the_step() {
+        let error = Error::Unauthorized { place: "reg.low:5000/a/b".into(), reason: "no".into() };
+        assert_eq!(error.hint().unwrap(), "mirror login reg.low:5000");
+        assert!(transport(TroubleKind::UnknownAuthority).contains("tls.ca"));
+        assert!(transport(TroubleKind::NotTls).contains("http://"));
+        assert!(transport(TroubleKind::Unreachable).contains("is reg.low:5000 up"));
+        assert!(transport(TroubleKind::Interrupted).contains("not sent twice"));
+    }
 }

@@ -19,9 +19,10 @@ use url::Url;
 use super::exchange::{Failure, Route, bounded_text, registry_message};
 use super::pace::{Hosts, locked};
 use super::retry::{Budget, TRIES, retry_after};
-use super::transport::{Transport, chain, is_loopback};
-use crate::config::{Config, Credential};
+use super::transport::{Transport, is_loopback, trouble};
+use crate::config::{self, Config, Credential};
 use crate::store::Error;
+use crate::store::error::Trouble;
 
 /// Where the token specification does not say how long a token lives, it lives a minute.
 const DEFAULT_LIFE: u64 = 60;
@@ -181,8 +182,9 @@ impl Authenticator {
 }
 
 fn secret_header(text: String) -> Result<HeaderValue, Failure> {
-    let mut value =
-        HeaderValue::try_from(text).map_err(|_| Failure::Broken("a credential holds a control character".into()))?;
+    let mut value = HeaderValue::try_from(text).map_err(|_| {
+        Failure::Final(Error::Config(config::Error::Refused("a credential holds a control character".into())))
+    })?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -259,9 +261,11 @@ async fn fetch(
         };
         host.ready().await;
         let silence = transport.silence(budget.failures());
-        let reason = match tokio::time::timeout(silence, request.send()).await {
-            Err(_) => format!("token endpoint {}: no answer in {} s", place_of(&url), silence.as_secs_f64()),
-            Ok(Err(e)) => format!("token endpoint {}: {}", place_of(&url), chain(&e)),
+        let what = format!("token endpoint {}", place_of(&url));
+        let broken = |trouble| Error::Transport { place: route.place(), what: what.clone(), trouble };
+        let failed = match tokio::time::timeout(silence, request.send()).await {
+            Err(_) => broken(Trouble::unreachable(format!("no answer in {} s", silence.as_secs_f64()))),
+            Ok(Err(e)) => broken(trouble(&e)),
             Ok(Ok(response)) => {
                 let status = response.status();
                 let asked_to_wait = retry_after(response.headers(), std::time::SystemTime::now());
@@ -272,27 +276,29 @@ async fn fetch(
                     let token = answer.and_then(|a| a.token.filter(|t| !t.is_empty()).or(a.access_token));
                     match token.filter(|t| !t.is_empty()) {
                         Some(token) => return Ok((bearer(&token)?, Duration::from_secs(life.min(86_400)))),
-                        None => format!("token endpoint {}: the answer holds no token", place_of(&url)),
+                        None => {
+                            let reason = "the answer holds no token".into();
+                            Error::Protocol { place: route.place(), what: what.clone(), reason }
+                        }
                     }
                 } else {
                     let message = registry_message(text.as_deref().unwrap_or_default());
-                    let reason = format!("token endpoint {}: HTTP {}: {message}", place_of(&url), status.as_u16());
-                    if status.as_u16() == 429 {
+                    let status = status.as_u16();
+                    if status == 429 {
                         host.refused();
-                    } else if !status.is_server_error() {
-                        let hint = if credential.is_none() { "; log in with mirror login" } else { "" };
-                        return Err(denied(format!("{reason}{hint}")));
+                    } else if status < 500 {
+                        return Err(denied(format!("{what}: HTTP {status}: {message}")));
                     }
                     if let Some(wait) = asked_to_wait.filter(|w| *w <= super::retry::LONGEST_RETRY_AFTER) {
                         host.pause(wait);
                     }
-                    reason
+                    Error::Http { place: route.place(), what: what.clone(), status, message }
                 }
             }
         };
         match budget.fail() {
             Some(wait) => tokio::time::sleep(wait).await,
-            None => return Err(denied(reason)),
+            None => return Err(Failure::Final(failed)),
         }
     }
 }

@@ -15,6 +15,7 @@ use super::Repository;
 use super::exchange::Answer;
 use super::retry::{Budget, TRIES};
 use crate::image::Descriptor;
+use crate::store::error::Trouble;
 use crate::store::reader::read_all;
 use crate::store::{BlobReader, Error, Result, VerifyingReader};
 
@@ -211,7 +212,7 @@ impl Fetch {
                 }
                 Ok(None) | Err(_) if self.position == size => return Ok(None),
                 Ok(None) => format!("the body ended after {} of {size} bytes", self.position),
-                Err(reason) => format!("{reason} (after {} of {size} bytes)", self.position),
+                Err(trouble) => format!("{trouble} (after {} of {size} bytes)", self.position),
             };
             self.answer = None;
             self.interruptions += 1;
@@ -219,7 +220,8 @@ impl Fetch {
             match wait {
                 Some(wait) => tokio::time::sleep(wait).await,
                 None => {
-                    return Err(Error::Transport { place: self.repository.place(), what: self.what(), reason });
+                    let trouble = Trouble::interrupted(reason);
+                    return Err(Error::Transport { place: self.repository.place(), what: self.what(), trouble });
                 }
             }
         }

@@ -17,10 +17,10 @@ use url::Url;
 use super::auth::{Authorization, Scopes};
 use super::pace::{Host, Lane, Place};
 use super::retry::{Budget, LONGEST_RETRY_AFTER, TRIES, retry_after};
-use super::transport::chain;
+use super::transport::trouble;
 use super::{Client, Repository};
 use crate::config::{Endpoint, Referrers, Tls};
-use crate::store::error::printable;
+use crate::store::error::{Trouble, TroubleKind, printable};
 use crate::store::{Error, Result};
 
 /// Redirects that one request follows.
@@ -59,7 +59,8 @@ impl Route {
 
     /// For messages.
     pub fn place(&self) -> String {
-        format!("{}/{}", self.registry, self.repository)
+        let slash = if self.repository.is_empty() { "" } else { "/" };
+        format!("{}{slash}{}", self.registry, self.repository)
     }
 
     pub fn origin(&self) -> String {
@@ -109,7 +110,7 @@ pub struct Ask<'a> {
 #[derive(Debug)]
 pub enum Failure {
     /// Asking again may help.
-    Broken(String),
+    Broken(Trouble),
     Final(Error),
 }
 
@@ -148,11 +149,11 @@ impl Answer {
     }
 
     /// The next piece of the body; `None` at its end. Fails on silence and on a broken connection.
-    pub async fn chunk(&mut self) -> std::result::Result<Option<Bytes>, String> {
+    pub async fn chunk(&mut self) -> std::result::Result<Option<Bytes>, Trouble> {
         match tokio::time::timeout(self.silence, self.response.chunk()).await {
             Ok(Ok(chunk)) => Ok(chunk),
-            Ok(Err(e)) => Err(chain(&e)),
-            Err(_) => Err(format!("nothing came for {} s", self.silence.as_secs_f64())),
+            Ok(Err(e)) => Err(trouble(&e)),
+            Err(_) => Err(Trouble::interrupted(format!("nothing came for {} s", self.silence.as_secs_f64()))),
         }
     }
 
@@ -202,7 +203,7 @@ impl Answer {
 /// Why a body could not be read.
 pub enum BodyError {
     TooLarge(u64),
-    Broken(String),
+    Broken(Trouble),
 }
 
 /// At most `limit` bytes of a body as text; `None` when it breaks before the first.
@@ -267,7 +268,10 @@ impl Client {
             let response = match tokio::time::timeout(silence, request.send()).await {
                 Ok(Ok(response)) => response,
                 Ok(Err(e)) => return Err(self.broken(route, &ask.what, &e)),
-                Err(_) => return Err(Failure::Broken(format!("no answer in {} s", silence.as_secs_f64()))),
+                Err(_) => {
+                    let reason = format!("no answer in {} s", silence.as_secs_f64());
+                    return Err(Failure::Broken(Trouble::unreachable(reason)));
+                }
             };
             note(&host, &response, begun.elapsed());
             let status = response.status();
@@ -329,11 +333,12 @@ impl Client {
 
     /// Sorts what a connection can die of.
     pub(super) fn broken(&self, route: &Route, what: &str, error: &reqwest::Error) -> Failure {
-        let reason = chain(error);
-        if error.is_builder() || reason.contains("certificate") {
-            return Failure::Final(Error::Transport { place: route.place(), what: what.into(), reason });
+        let trouble = trouble(error);
+        let is_final = matches!(trouble.kind, TroubleKind::UnknownAuthority | TroubleKind::Certificate);
+        if error.is_builder() || is_final || trouble.reason.contains("certificate") {
+            return Failure::Final(Error::Transport { place: route.place(), what: what.into(), trouble });
         }
-        Failure::Broken(reason)
+        Failure::Broken(trouble)
     }
 }
 
@@ -386,10 +391,10 @@ impl Client {
             let silence = self.transport.silence(budget.failures()) * patience;
             match self.once(route, ask, url.clone(), silence).await {
                 Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Broken(reason)) => match budget.fail() {
+                Err(Failure::Broken(trouble)) => match budget.fail() {
                     Some(wait) => tokio::time::sleep(wait).await,
                     None => {
-                        return Err(Error::Transport { place: route.place(), what: ask.what.clone(), reason });
+                        return Err(Error::Transport { place: route.place(), what: ask.what.clone(), trouble });
                     }
                 },
                 Ok(answer) => {

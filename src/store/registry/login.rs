@@ -10,12 +10,12 @@ use reqwest::header::HeaderMap;
 
 use super::Client;
 use super::auth::Scopes;
-use super::exchange::{Ask, Route};
+use super::exchange::{Answer, Ask, Route};
 use super::pace::Lane;
 use super::retry::TRIES;
 use crate::config::Access;
 use crate::image::reference::is_docker_hub;
-use crate::store::Result;
+use crate::store::{Error, Result};
 
 /// What came of showing a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,13 +32,9 @@ impl Client {
     /// registry. Fails with [`crate::store::Error::Unauthorized`] if it is refused.
     pub async fn check_login(&self, registry: &str, repository: &str) -> Result<Login> {
         let home = if is_docker_hub(registry) { "registry-1.docker.io" } else { registry };
-        let endpoints = self.config.policy(registry, repository, Access::Push)?.endpoints;
-        let Some(endpoint) = endpoints.into_iter().find(|e| e.url.authority().eq_ignore_ascii_case(home)) else {
-            return Ok(Login::Elsewhere);
-        };
-        let mut url = endpoint.url.clone();
-        url.set_path(&format!("{}/v2/", endpoint.url.path().trim_end_matches('/')));
-        let route = Arc::new(Route::new(endpoint, registry.to_owned()));
+        let policy = self.config.policy(registry, repository, Access::Push)?;
+        let own = policy.endpoints.into_iter().filter(|e| e.url.authority().eq_ignore_ascii_case(home));
+        let routes: Vec<Arc<Route>> = own.map(|e| Arc::new(Route::new(e, registry.to_owned()))).collect();
         let ask = Ask {
             what: "GET /v2/".into(),
             method: Method::GET,
@@ -48,11 +44,24 @@ impl Client {
             scopes: Scopes::none(),
             lane: Lane::Read,
         };
-        let answer = self.persist(&route, &ask, url, TRIES).await?;
+        let mut last = None;
+        for route in routes {
+            let mut url = route.base().clone();
+            url.set_path(&format!("{}/v2/", url.path().trim_end_matches('/')));
+            match self.persist(&route, &ask, url, TRIES).await {
+                // A registry that may be insecure has an address for either way of asking.
+                Err(error @ Error::Transport { .. }) => last = Some(error),
+                answer => return self.verdict(&route, answer?, &ask.what).await,
+            }
+        }
+        last.map_or(Ok(Login::Elsewhere), Err)
+    }
+
+    async fn verdict(&self, route: &Route, answer: Answer, what: &str) -> Result<Login> {
         match answer.status() {
-            200 if self.auth.is_asked(&route) => Ok(Login::Accepted),
+            200 if self.auth.is_asked(route) => Ok(Login::Accepted),
             200 => Ok(Login::NotAsked),
-            _ => Err(answer.into_error(&ask.what).await),
+            _ => Err(answer.into_error(what).await),
         }
     }
 }

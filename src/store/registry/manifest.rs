@@ -131,7 +131,7 @@ impl Repository {
         let (place, what) = (self.place(), what.to_owned());
         let body = match answer.body(MAX_MANIFEST_BYTES).await {
             Ok(body) => body,
-            Err(BodyError::Broken(reason)) => return Err(Error::Transport { place, what, reason }),
+            Err(BodyError::Broken(trouble)) => return Err(Error::Transport { place, what, trouble }),
             Err(BodyError::TooLarge(size)) => return Err(too_large(place, name, size)),
         };
         let body = match answer.header(CONTENT_ENCODING).map(str::trim) {

@@ -72,13 +72,13 @@ impl Repository {
                     answer = self.page(ask, answer, next).await?;
                 }
                 Err(BodyError::TooLarge(size)) => return Err(protocol(format!("a page of {size} bytes is too large"))),
-                Err(BodyError::Broken(reason)) => match budget.fail() {
+                Err(BodyError::Broken(trouble)) => match budget.fail() {
                     Some(wait) => {
                         tokio::time::sleep(wait).await;
                         answer = self.page(ask, answer, url).await?;
                     }
                     None => {
-                        return Err(Error::Transport { place: self.place(), what: ask.what.clone(), reason });
+                        return Err(Error::Transport { place: self.place(), what: ask.what.clone(), trouble });
                     }
                 },
             }

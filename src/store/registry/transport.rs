@@ -14,6 +14,7 @@ use url::Url;
 
 use super::pace::locked;
 use crate::config::Tls;
+use crate::store::error::{Trouble, TroubleKind};
 
 /// Environment variable with the seconds of silence after which a request is taken for lost.
 const SILENCE_VARIABLE: &str = "MIRROR_SILENCE_TIMEOUT";
@@ -119,6 +120,63 @@ pub fn is_loopback(url: &Url) -> bool {
         Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
         Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
         None => false,
+    }
+}
+
+/// What a request died of. Certificates and addresses are told by the types of the causes; a name without an address
+/// by the connector's word for it, since that cause has no type.
+pub fn trouble(error: &reqwest::Error) -> Trouble {
+    let reason = chain(error);
+    let mut kind = None;
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(e) = next {
+        let io = e.downcast_ref::<std::io::Error>();
+        if let Some(error) = e.downcast_ref::<rustls::Error>().or_else(|| wrapped(io?)) {
+            kind = tls_trouble(error);
+        } else if let Some(io) = io {
+            kind = kind.or(io_trouble(io));
+        } else if e.to_string() == "dns error" {
+            kind = Some(TroubleKind::Name);
+        }
+        next = e.source();
+    }
+    let unknown = if error.is_connect() { TroubleKind::Unreachable } else { TroubleKind::Interrupted };
+    Trouble { kind: kind.unwrap_or(unknown), reason }
+}
+
+/// The TLS error in I/O errors that wrap each other, which their `source` passes over.
+fn wrapped(mut io: &std::io::Error) -> Option<&rustls::Error> {
+    loop {
+        let inner = io.get_ref()?;
+        match inner.downcast_ref() {
+            Some(outer) => io = outer,
+            None => return inner.downcast_ref(),
+        }
+    }
+}
+
+fn tls_trouble(error: &rustls::Error) -> Option<TroubleKind> {
+    use rustls::{AlertDescription, CertificateError, Error};
+    match error {
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => Some(TroubleKind::UnknownAuthority),
+        Error::InvalidCertificate(_) | Error::NoCertificatesPresented => Some(TroubleKind::Certificate),
+        // What the server says of our own certificate.
+        Error::AlertReceived(AlertDescription::UnknownCA) => Some(TroubleKind::Certificate),
+        Error::InvalidMessage(_) => Some(TroubleKind::NotTls),
+        _ => None,
+    }
+}
+
+fn io_trouble(error: &std::io::Error) -> Option<TroubleKind> {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::ConnectionRefused
+        | ErrorKind::HostUnreachable
+        | ErrorKind::NetworkUnreachable
+        | ErrorKind::AddrNotAvailable
+        | ErrorKind::TimedOut => Some(TroubleKind::Unreachable),
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof => Some(TroubleKind::Interrupted),
+        _ => None,
     }
 }
 

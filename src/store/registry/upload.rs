@@ -22,6 +22,7 @@ use super::exchange::{Answer, Ask, Failure, REFUSALS, Route, Verdict, note, verd
 use super::pace::{Lane, locked};
 use super::retry::{Budget, TRIES};
 use crate::image::{Algorithm, Descriptor};
+use crate::store::error::Trouble;
 use crate::store::{BlobReader, BlobSource, Error, Pushed, Result};
 
 /// Times a source is read that turns out wrong, and that a registry gets a blob which it says is wrong.
@@ -49,7 +50,7 @@ enum Sending {
     Answered(Answer),
     /// No answer. `complete`: the registry may have got all of it.
     Broken {
-        reason: String,
+        trouble: Trouble,
         complete: bool,
     },
     /// The source could not give its bytes.
@@ -192,10 +193,10 @@ impl Push<'_> {
                     continue;
                 }
                 Sending::Source(error) => return Err(error),
-                Sending::Broken { reason, complete } => {
+                Sending::Broken { trouble, complete } => {
                     complete_once |= complete;
                     let what = format!("upload {}", self.what);
-                    (Error::Transport { place: self.repository.place(), what, reason }, budget.fail())
+                    (Error::Transport { place: self.repository.place(), what, trouble }, budget.fail())
                 }
                 Sending::Answered(answer) => {
                     let status = answer.status();
@@ -330,11 +331,11 @@ impl Push<'_> {
     ) -> Sending {
         let client = &self.repository.client;
         let prepared = client.prepare(&session.route, &method, &url, &headers, &self.scopes).await;
-        let broken = |reason, complete| Sending::Broken { reason, complete };
+        let broken = |trouble, complete| Sending::Broken { trouble, complete };
         let (request, authorization) = match prepared {
             Ok(prepared) => prepared,
             Err(Failure::Final(e)) => return Sending::Final(e),
-            Err(Failure::Broken(reason)) => return broken(reason, false),
+            Err(Failure::Broken(trouble)) => return broken(trouble, false),
         };
         let host = client.hosts.of(&url);
         host.ready().await;
@@ -348,7 +349,7 @@ impl Push<'_> {
                 Ok(Err(e)) => {
                     return match client.broken(&session.route, &format!("{method} {}", self.what), &e) {
                         Failure::Final(e) => Sending::Final(e),
-                        Failure::Broken(reason) => broken(reason, tap.sent() >= length),
+                        Failure::Broken(trouble) => broken(trouble, tap.sent() >= length),
                     };
                 }
                 Err(_) => {
@@ -361,7 +362,7 @@ impl Push<'_> {
                     let patience = silence * (1 + longer);
                     if quiet_since.elapsed() >= patience {
                         let reason = format!("nothing moved for {} s after {sent} bytes", patience.as_secs_f64());
-                        return broken(reason, complete);
+                        return broken(Trouble::interrupted(reason), complete);
                     }
                 }
             }
