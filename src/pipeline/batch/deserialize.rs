@@ -83,8 +83,7 @@ pub async fn batch_deserialize(
                 }
             }
             Err(error) => {
-                let image = path.display().to_string();
-                report.failures.push(Failure { image, line: None, error: error.to_string() });
+                report.failures.push(Failure::new(path.display().to_string(), None, &error));
             }
         }
     }

@@ -81,8 +81,7 @@ pub async fn batch_serialize(cx: &Context, rows: &[Row], directory: &Path, optio
             Err(e) => Err(e),
         };
         if let Err(error) = outcome {
-            let error = error.to_string();
-            run.report.failures.push(Failure { image: row.text.clone(), line: Some(row.line), error });
+            run.report.failures.push(Failure::new(row.text.clone(), Some(row.line), &error));
         }
     }
     Ok(run.report)
