@@ -4,6 +4,7 @@
 mod archives;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use airgap_mirror::image::ImageName;
 use airgap_mirror::pipeline::deserialize::{Options, Report, deserialize};
@@ -334,5 +335,112 @@ async fn a_manifest_of_four_gibibytes_is_not_read() {
     for outcome in [high.read(&file).await, high.read_stream(bytes).await] {
         let error = outcome.unwrap_err().to_string();
         assert!(error.contains("4294967296 bytes"), "{error}");
+    }
+}
+
+/// A layout with two images, `one` and `two`, as a tar made by hand.
+async fn two_images(high: &High) -> PathBuf {
+    for (archive, tag) in [("part1", "one"), ("kinds", "two")] {
+        let image = format!("oci:{}:{tag}", high.0.path().join("both").display()).parse().unwrap();
+        let archive = path(&format!("archives/{archive}.tar"));
+        deserialize(&context(), archive.to_str().unwrap(), &image, &Options::default()).await.unwrap();
+    }
+    let archive = high.0.path().join("both.tar");
+    let mut tar = std::process::Command::new("tar");
+    tar.arg("-C").arg(high.0.path().join("both")).arg("-cf").arg(&archive).arg(".");
+    assert!(tar.status().unwrap().success());
+    archive
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_images_one_is_chosen_by_name_or_digest() {
+    let high = High::new();
+    let both = two_images(&high).await;
+    for outcome in [high.read(&both).await, high.read_stream(std::fs::read(&both).unwrap()).await] {
+        let error = outcome.unwrap_err().to_string();
+        for needle in ["2 images", "one (sha256:", "two (sha256:", "--root"] {
+            assert!(error.contains(needle), "{needle}: {error}");
+        }
+        assert!(!high.tagged());
+    }
+    let choose = |root: &str| Options { root: Some(root.into()), ..Options::default() };
+    for (root, name) in [("one", "part1"), ("two", "kinds")] {
+        let high = High::new();
+        let report = deserialize(&context(), both.to_str().unwrap(), &high.image(), &choose(root)).await.unwrap();
+        assert_eq!(high.holds(false).await, listed(&fixture(&format!("archives/{name}.tar"))));
+        let again = High::new();
+        let digest = choose(&report.digest.to_string());
+        deserialize(&context(), both.to_str().unwrap(), &again.image(), &digest).await.unwrap();
+        assert_eq!(again.holds(false).await, high.holds(false).await);
+    }
+    let unknown = deserialize(&context(), both.to_str().unwrap(), &high.image(), &choose("three")).await;
+    assert!(unknown.unwrap_err().to_string().contains("one (sha256:"));
+    // Archives one after the other are no different.
+    let parts = [fixture("archives/part1.tar"), fixture("archives/kinds.tar")].concat();
+    let file = high.save("parts.tar", &parts);
+    assert!(high.read(&file).await.unwrap_err().to_string().contains("--root"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_differential_archive_names_what_is_missing_before_anything_moves() {
+    let gathers = Gathers::new().await;
+    let high = High::new();
+    let base = serialize::Options::default();
+    let existing = airgap_mirror::store::Location::parse(path("archives/part1.tar").to_str().unwrap()).unwrap();
+    let leave_out = airgap_mirror::pipeline::existing::digests(&context(), &[existing]).await.unwrap();
+    let increment = serialize::Options { leave_out: Arc::new(leave_out), ..base };
+    let archive = high.0.path().join("part2.tar");
+    serialize::serialize(&context(), &gathers.image("part2"), archive.to_str().unwrap(), &increment).await.unwrap();
+    let bytes = std::fs::read(&archive).unwrap();
+    for outcome in [high.read(&archive).await, high.read_stream(bytes.clone()).await] {
+        let error = outcome.unwrap_err().to_string();
+        assert!(
+            error.contains("missing there: sha256:") && error.contains("read the archives that came before"),
+            "{error}"
+        );
+        assert!(!high.0.path().join("layout/blobs").exists(), "something moved: {error}");
+    }
+    high.read(&path("archives/part1.tar")).await.unwrap();
+    for _ in 0..2 {
+        high.read(&archive).await.unwrap();
+        high.read_stream(bytes.clone()).await.unwrap();
+    }
+    assert_eq!(high.holds(false).await, listed(&fixture("archives/part2-blocks.tar")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_layers_arrive_if_the_archive_has_them() {
+    let low = tempfile::tempdir().unwrap();
+    let layout = Layout::new(&low.path().join("low"));
+    let foreign = "application/vnd.oci.image.layer.nondistributable.v1.tar";
+    let mut layers = Vec::new();
+    for (media_type, bytes) in [("application/vnd.oci.image.config.v1+json", "{}"), (foreign, "theirs")] {
+        let digest = airgap_mirror::image::Digest::sha256(bytes.as_bytes());
+        let descriptor = airgap_mirror::image::Descriptor::new(media_type, digest, bytes.len() as u64);
+        let source = airgap_mirror::store::BytesBlob { descriptor: descriptor.clone(), bytes: bytes.into() };
+        layout.push_blob(&descriptor, &source, None).await.unwrap();
+        layers.push(serde_json::to_value(descriptor).unwrap());
+    }
+    let manifest = serde_json::json!({"schemaVersion": 2, "config": layers[0], "layers": [layers[1]]});
+    let manifest =
+        airgap_mirror::image::Manifest::new(airgap_mirror::image::media_type::OCI_MANIFEST, manifest.to_string());
+    layout.push_manifest(&manifest, Some("v1")).await.unwrap();
+    let image = format!("oci:{}:v1", low.path().join("low").display()).parse().unwrap();
+    for taken in [false, true] {
+        let archive = low.path().join(format!("{taken}.tar"));
+        let options = serialize::Options { foreign_layers: taken, ..Default::default() };
+        serialize::serialize(&context(), &image, archive.to_str().unwrap(), &options).await.unwrap();
+        for streamed in [false, true] {
+            let high = High::new();
+            let report = if streamed {
+                high.read_stream(std::fs::read(&archive).unwrap()).await.unwrap()
+            } else {
+                high.read(&archive).await.unwrap()
+            };
+            assert_eq!(report.left_out.len(), usize::from(!taken));
+            let theirs = airgap_mirror::image::Digest::sha256(b"theirs").blob_path();
+            assert_eq!(high.0.path().join("layout").join(theirs).exists(), taken);
+            assert!(high.tagged());
+        }
     }
 }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use super::contents::{Contents, Location, read_expected, read_index};
 use super::reader::{Ending, Entries, Entry, Error, Input, Name};
-use crate::image::Digest;
 use crate::image::manifest::MAX_MANIFEST_BYTES;
+use crate::image::{Descriptor, Digest};
 
 /// Bytes that are read at once.
 const CHUNK: usize = 256 << 10;
@@ -18,6 +18,8 @@ pub const MAX_KEPT: u64 = 512 << 20;
 
 /// What passes.
 pub enum Passing {
+    /// What the archive expects on the other side; before anything else.
+    Expected(Vec<Descriptor>),
     /// A blob begins.
     Blob { digest: Digest, at: Location },
     /// Its next bytes.
@@ -65,6 +67,11 @@ fn keeping(
             Name::Other => true,
             Name::Layout => match read_expected(&mut entries, entry)? {
                 Some(expected) => {
+                    if let Some(see) = &mut see
+                        && !expected.is_empty()
+                    {
+                        see(Passing::Expected(expected.clone()))?;
+                    }
                     passed.contents.expected.extend(expected);
                     true
                 }

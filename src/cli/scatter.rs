@@ -41,6 +41,10 @@ pub struct Args {
     #[arg(short, long)]
     recursive: bool,
 
+    /// Take foreign layers as well, which gather --foreign-layers brought
+    #[arg(long)]
+    foreign_layers: bool,
+
     /// Only the images of that list of sources
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     subset: Option<String>,
@@ -58,6 +62,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
     let options = Options {
         check: args.check,
         recursive: args.recursive,
+        foreign_layers: args.foreign_layers,
         subset: args.subset.as_deref().map(list::read).transpose().map_err(Failure::usage)?,
         selectors: args.selector.clone(),
         platforms: args.platforms.list(),

@@ -25,6 +25,8 @@ pub struct Options {
     pub check: bool,
     /// Take referrers and signatures along.
     pub recursive: bool,
+    /// Take the layers along that registries usually do not hold, and that were gathered.
+    pub foreign_layers: bool,
     /// Only images whose source is one of these, to the letter.
     pub subset: Option<Vec<Source>>,
     /// Only images whose labels match one of these; empty takes all.
@@ -53,7 +55,8 @@ pub struct Report {
 
 /// Copies the images of a gather index (or of any index) to the destinations that `mapper` gives them.
 pub async fn scatter(cx: &Context, image: &ImageName, mapper: &Mapper, options: &Options) -> Result<Report> {
-    let copier = Copier::new(cx, copy::Options { recursive: options.recursive, foreign_layers: false });
+    let copier =
+        Copier::new(cx, copy::Options { recursive: options.recursive, foreign_layers: options.foreign_layers });
     let from = copier.open_source(image)?;
     cx.progress.begin("reading the gather index");
     let root = copier.fetch(&from, &image.name()).await?;

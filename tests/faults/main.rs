@@ -4,6 +4,7 @@
 mod answers;
 mod bodies;
 mod content;
+mod pipes;
 mod redirects;
 mod registry;
 mod trial;

@@ -22,7 +22,7 @@ use super::wire::{Answer, Head};
 /// Longer than this is a hang.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Most resident memory of a run: the byte budget of 64 MiB, 32 MiB besides, and what a debug build costs.
-const MEMORY_KIB: u64 = 128 << 10;
+pub const MEMORY_KIB: u64 = 128 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Verb {
@@ -189,7 +189,7 @@ impl Trial {
                 vec!["gather", "-r", &list, &to]
             }
         };
-        let ended = mirror(&arguments, work.path(), &auth);
+        let ended = mirror(&arguments, work.path(), &auth, Stdio::null());
         let what = format!("mirror {}\n{}", arguments.join(" "), ended.stderr);
         let code = ended.code.unwrap_or_else(|| panic!("hung for {LIMIT:?}: {what}"));
         assert!(ended.peak_kib < MEMORY_KIB, "{} KiB of memory: {what}", ended.peak_kib);
@@ -253,15 +253,15 @@ fn leaks(seen: &[Seen], ended: &Ended, what: &str) {
 }
 
 /// How a command ended.
-struct Ended {
+pub struct Ended {
     /// `None` when it had to be killed.
-    code: Option<i32>,
+    pub code: Option<i32>,
     stdout: String,
-    stderr: String,
-    peak_kib: u64,
+    pub stderr: String,
+    pub peak_kib: u64,
 }
 
-fn mirror(arguments: &[&str], work: &Path, auth: &Path) -> Ended {
+pub fn mirror(arguments: &[&str], work: &Path, auth: &Path, input: Stdio) -> Ended {
     let (out, err) = (work.join("stdout"), work.join("stderr"));
     let mut command = Command::new(cargo_bin("mirror"));
     for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "XDG_RUNTIME_DIR"]
@@ -276,7 +276,7 @@ fn mirror(arguments: &[&str], work: &Path, auth: &Path) -> Ended {
         .env("DOCKER_CONFIG", work)
         .env("MIRROR_SILENCE_TIMEOUT", "2")
         .env("NO_COLOR", "1")
-        .stdin(Stdio::null())
+        .stdin(input)
         .stdout(File::create(&out).expect("a file for stdout"))
         .stderr(File::create(&err).expect("a file for stderr"));
     if auth.exists() {
@@ -362,7 +362,7 @@ impl Seeds {
             let gather = format!("{}/gather:x", registry.address());
             let none = work.path().join("none");
             for arguments in [["gather", "-r", &text(&list), &gather], ["serialize", "-r", &gather, &text(&archive)]] {
-                let ended = mirror(&arguments, work.path(), &none);
+                let ended = mirror(&arguments, work.path(), &none, Stdio::null());
                 assert_eq!(ended.code, Some(0), "mirror {} without any fault: {}", arguments.join(" "), ended.stderr);
             }
             let archive_text = text(&archive);

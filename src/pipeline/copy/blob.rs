@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
+use futures_util::future::try_join_all;
 
 use super::Shared;
 use super::destination::Kind;
 use super::graph::Way;
-use crate::image::Descriptor;
+use crate::image::{Descriptor, Digest};
 use crate::pipeline::Progress;
 use crate::pipeline::walk::CORRUPTION_TRIES;
-use crate::store::{self, BlobReader, BlobSource, Pushed, StoredBlob};
+use crate::store::{self, BlobReader, BlobSource, Name, Pushed, StoredBlob};
 
 impl Way {
     /// Puts a blob of the source in place, once in a run. Returns when it is there.
@@ -21,10 +22,30 @@ impl Way {
         self.land(descriptor, &self.stored(descriptor)).await
     }
 
-    /// That blob is in place already, as the caller knows.
+    /// Nothing is to be done about that blob any more: it is in place, or left out.
     pub fn found(&self, descriptor: &Descriptor) {
         // Whoever is putting it there goes on, to the same end.
         let _ = self.destination.cell(Kind::Blob, descriptor.digest).set(());
+    }
+
+    /// Of what is expected to be in place, what is not; the rest is known from now on.
+    pub async fn lacking(&self, expected: &[Descriptor]) -> store::Result<Vec<Digest>> {
+        let to = &self.destination.store;
+        let asked = expected.iter().map(async |descriptor| {
+            let cell = self.destination.cell(Kind::Blob, descriptor.digest);
+            if cell.initialized() {
+                return Ok::<_, store::Error>(None);
+            }
+            let _permit = self.run.permit().await;
+            // Registries keep manifests apart from blobs, those of types that we do not know included.
+            let name = Name::Digest(descriptor.digest);
+            let there = to.has_blob(descriptor).await? || to.resolve(&name).await?.is_some();
+            if there {
+                self.found(descriptor);
+            }
+            Ok((!there).then_some(descriptor.digest))
+        });
+        Ok(try_join_all(asked).await?.into_iter().flatten().collect())
     }
 
     fn stored(&self, descriptor: &Descriptor) -> StoredBlob {

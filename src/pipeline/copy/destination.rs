@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::OnceCell;
 
-use super::Shared;
 use super::luck::Luck;
+use super::{Shared, lock};
 use crate::image::{Descriptor, Digest};
 use crate::pipeline::walk::Once;
 use crate::store::{self, Store};
@@ -22,12 +22,15 @@ pub enum Kind {
     Manifest,
 }
 
+/// The holder of a tag.
+pub type Claim = tokio::sync::Mutex<Option<(Digest, Arc<str>)>>;
+
 /// One repository, layout or archive that things are put into.
 pub struct Destination {
     pub store: Arc<dyn Store>,
     placed: Once<(Kind, Digest), ()>,
     failed: Mutex<HashMap<(Kind, Digest, String), Shared>>,
-    tagged: Mutex<HashMap<String, Digest>>,
+    claims: Mutex<HashMap<String, Arc<Claim>>>,
     hopes: Arc<Hopes>,
 }
 
@@ -41,7 +44,7 @@ pub struct Hopes {
 
 impl Destination {
     pub fn new(store: Arc<dyn Store>, hopes: Arc<Hopes>) -> Self {
-        Destination { store, placed: Mutex::default(), failed: Mutex::default(), tagged: Mutex::default(), hopes }
+        Destination { store, placed: Mutex::default(), failed: Mutex::default(), claims: Mutex::default(), hopes }
     }
 
     /// Set once that object is in place. Whoever initialises it puts the object there.
@@ -61,11 +64,9 @@ impl Destination {
         failed.insert((kind, digest, source.to_owned()), error.clone());
     }
 
-    /// Claims a tag for a digest; another digest that has claimed it already is returned.
-    pub fn claim(&self, tag: &str, digest: Digest) -> Option<Digest> {
-        let mut tagged = self.tagged.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let holder = *tagged.entry(tag.to_owned()).or_insert(digest);
-        (holder != digest).then_some(holder)
+    /// Who has that tag in this run, and for which image. It is locked while the tag is being set.
+    pub fn claim(&self, tag: &str) -> Arc<Claim> {
+        lock(&self.claims).entry(tag.to_owned()).or_default().clone()
     }
 
     /// Whether the blob is there, where asking is cheap or has paid off lately; else a guess of no.

@@ -12,7 +12,7 @@ use super::{Run, Shared, join, lock};
 use crate::image::{Descriptor, Manifest};
 use crate::pipeline::LeftOut;
 use crate::pipeline::walk::MAX_DEPTH;
-use crate::store::{self, Store};
+use crate::store::{self, Name, Store};
 
 /// From where to where, for whom. Cheap to clone; made by [`super::Copier::way`].
 #[derive(Clone)]
@@ -24,6 +24,11 @@ pub struct Way {
 }
 
 impl Way {
+    /// Where things go.
+    pub fn describe(&self) -> String {
+        self.destination.store.describe()
+    }
+
     /// Puts a manifest in place after all that it needs, once in a run; then its tag. The destination is not
     /// asked whether it is there afterwards.
     pub fn manifest(self, descriptor: Descriptor, tag: Option<String>) -> BoxFuture<'static, Result<(), Shared>> {
@@ -68,11 +73,12 @@ impl Way {
             return Err(store::Error::Unusable { place: self.image.to_string(), reason }.into());
         }
         let there = self.is_there(descriptor).await?;
-        if there && !self.run.options.recursive && tag.is_none() {
+        let below = !there || self.run.options.looks_below();
+        if !below && tag.is_none() {
             return Ok(());
         }
         let manifest = self.run.manifest(&self.source, descriptor).await?;
-        if !there || self.run.options.recursive {
+        if below {
             self.children(&manifest, !there, depth).await?;
         }
         if !there || tag.is_some() {
@@ -104,8 +110,8 @@ impl Way {
                 tasks.spawn(way.manifest_at(child, None, depth + 1));
             } else if child.is_foreign() && !self.run.options.foreign_layers {
                 self.leave_out(&child);
-            } else if blobs {
-                tasks.spawn(async move { way.blob(&child).await });
+            } else if blobs || child.is_foreign() {
+                tasks.spawn(way.leaf(child, depth + 1));
             }
         }
         if let Some(subject) = children.subject {
@@ -121,12 +127,26 @@ impl Way {
         join(tasks).await
     }
 
+    /// Puts in place what nothing is known to be below: a blob. An index may also name a manifest of a type that we do
+    /// not know, which registries keep apart from blobs: it goes as what the source has it as.
+    async fn leaf(self, descriptor: Descriptor, depth: usize) -> Result<(), Shared> {
+        match self.blob(&descriptor).await {
+            Err(e) if e.is_missing() && self.source.resolve(&Name::Digest(descriptor.digest)).await?.is_some() => {
+                self.manifest_at(descriptor, None, depth).await
+            }
+            other => other,
+        }
+    }
+
     fn leave_out(&self, layer: &Descriptor) {
         let place = layer.urls.first().map(|u| format!(", it is at {}", store::error::printable(u)));
         lock(&self.run.left_out).push(LeftOut {
             image: self.image.to_string(),
             what: layer.digest.to_string(),
-            why: format!("a foreign layer, which registries do not hold{}", place.unwrap_or_default()),
+            why: format!(
+                "a foreign layer, which registries do not hold{}; --foreign-layers takes it along",
+                place.unwrap_or_default()
+            ),
         });
     }
 

@@ -63,6 +63,13 @@ pub struct Options {
     pub foreign_layers: bool,
 }
 
+impl Options {
+    /// Whether an image that is in place may lack something that is wanted now.
+    fn looks_below(self) -> bool {
+        self.recursive || self.foreign_layers
+    }
+}
+
 /// One image to copy.
 pub struct Job {
     pub source: Arc<dyn Store>,
@@ -164,12 +171,6 @@ impl Copier {
         self.0.manifest(store, descriptor).await
     }
 
-    /// Whether a store has a blob. One request.
-    pub async fn has_blob(&self, store: &Arc<dyn Store>, descriptor: &Descriptor) -> store::Result<bool> {
-        let _permit = self.permit().await;
-        store.has_blob(descriptor).await
-    }
-
     /// Keeps a manifest that was read elsewhere.
     pub fn keep(&self, manifest: &Manifest) {
         self.0.manifests.keep(manifest);
@@ -262,7 +263,7 @@ impl Run {
         }
         let destination = self.destination(destination);
         // A tag that did not move costs one request.
-        if tag.is_some() && !self.options.recursive {
+        if tag.is_some() && !self.options.looks_below() {
             let _permit = self.permit().await;
             if destination.has_image(root.digest, tag.as_deref()).await? {
                 return Ok(());

@@ -41,19 +41,37 @@ impl Way {
             let mut copies = JoinSet::new();
             for Referrer { descriptor, tag } in found {
                 level.push(descriptor.clone());
-                if let Some(tag) = &tag
-                    && let Some(other) = self.destination.claim(tag, descriptor.digest)
-                {
-                    lock(&self.run.left_out).push(LeftOut {
-                        image: self.image.to_string(),
-                        what: descriptor.digest.to_string(),
-                        why: format!("its tag {tag} is taken at the destination by {other} of another source"),
-                    });
-                    continue;
-                }
-                copies.spawn(self.clone().manifest(descriptor, tag));
+                match tag {
+                    Some(tag) => copies.spawn(self.clone().signature(descriptor, tag)),
+                    None => copies.spawn(self.clone().manifest(descriptor, None)),
+                };
             }
             join(copies).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts something that cosign finds by its tag in place. Of several for one tag, from different sources, the one with
+    /// the smallest digest has it in the end, whatever came first.
+    async fn signature(self, descriptor: Descriptor, tag: String) -> Result<(), Shared> {
+        let claim = self.destination.claim(&tag);
+        let mut holder = claim.lock().await;
+        let (digest, image) = (descriptor.digest, self.image.clone());
+        let loser = match holder.clone() {
+            Some((other, _)) if other == digest => None,
+            Some((other, _)) if other < digest => Some((digest, image, other)),
+            before => {
+                self.clone().manifest(descriptor, Some(tag.clone())).await?;
+                *holder = Some((digest, image));
+                before.map(|(other, image)| (other, image, digest))
+            }
+        };
+        if let Some((loser, image, winner)) = loser {
+            lock(&self.run.left_out).push(LeftOut {
+                image: image.to_string(),
+                what: loser.to_string(),
+                why: format!("its tag {tag} is taken at the destination by {winner} of another source"),
+            });
         }
         Ok(())
     }

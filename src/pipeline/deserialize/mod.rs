@@ -69,8 +69,8 @@ impl Arrived {
 /// Reads `source`, a path or `-` for standard input, into `destination`.
 pub async fn deserialize(cx: &Context, source: &str, destination: &ImageName, options: &Options) -> Result<Report> {
     cx.progress.begin("reading the archive");
-    // What the archive has of foreign layers goes along.
-    let take = copy::Options { recursive: false, foreign_layers: true };
+    // The promise sees to what refers to images, and to foreign layers.
+    let take = copy::Options::default();
     let (copier, arrived) = match cx.stores.open_input(source).await? {
         Input::Seekable(archive) => {
             let copier = Copier::planned(cx, take);

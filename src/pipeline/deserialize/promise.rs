@@ -4,7 +4,6 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use futures_util::future::try_join_all;
 use tokio::task::JoinSet;
 
 use super::Arrived;
@@ -81,15 +80,13 @@ impl Promise {
                 }
             }
         }
-        let found = try_join_all(absent.iter().map(|(_, blob)| copier.has_blob(&arrived.destination, blob))).await?;
         let way = arrived.way(copier);
-        for ((parent, blob), found) in absent.into_iter().zip(found) {
-            if found {
-                way.found(&blob);
+        let asked: Vec<Descriptor> = absent.iter().map(|(_, blob)| blob.bare()).collect();
+        let lacking: HashSet<Digest> = way.lacking(&asked).await?.into_iter().collect();
+        for (parent, blob) in absent {
+            if !lacking.contains(&blob.digest) {
                 self.blobs.push(blob.bare());
             } else if blob.is_foreign() {
-                // The engine has nothing to do about it.
-                way.found(&blob);
                 self.left_out.push(LeftOut {
                     image: parent.to_string(),
                     what: blob.digest.to_string(),
@@ -105,22 +102,24 @@ impl Promise {
 
     /// Puts everything in place, and tags the root when all of it is.
     pub async fn keep(&self, cx: &Context, copier: &Copier, arrived: &Arrived, name: &Name) -> Result<()> {
-        let ending = arrived.contents.ending;
-        let whole = ending == Ending::Complete && self.missing.is_empty();
-        if whole {
+        if arrived.contents.ending == Ending::Complete && self.missing.is_empty() {
             return self.place(cx, copier, arrived, name).await;
         }
-        if ending != Ending::Complete || !arrived.seekable {
-            // Of an archive that can be read again, nothing needs to move before the rest of it is there.
+        self.refuse_without_base(arrived)?;
+        // Of a whole archive that can be read again, nothing needs to move before the rest is there.
+        if arrived.contents.ending != Ending::Complete || !arrived.seekable {
             self.leave_for_later(cx, copier, arrived).await?;
         }
-        self.refuse_incomplete(&arrived.place, ending)
+        self.refuse_incomplete(arrived)
     }
 
     async fn place(&self, cx: &Context, copier: &Copier, arrived: &Arrived, name: &Name) -> Result<()> {
         self.expect(cx, arrived);
-        let below: HashSet<Digest> = self.survey.below(&self.root.digest).into_iter().collect();
         let way = arrived.way(copier);
+        // What the archive has of foreign layers goes along.
+        let foreign: Vec<_> = self.blobs.iter().filter(|b| b.is_foreign()).cloned().collect();
+        land(&way, foreign).await?;
+        let below: HashSet<Digest> = self.survey.below(&self.root.digest).into_iter().collect();
         let others = self.manifests.values().filter(|(d, tag)| !below.contains(&d.digest) || tag.is_some());
         together(others.map(|(d, tag)| way.clone().manifest(d.clone(), tag.clone()))).await?;
         let job = Job {
@@ -152,8 +151,7 @@ impl Promise {
         together(whole.map(|(d, _)| way.clone().manifest(d.clone(), None))).await?;
         let waiting = self.manifests.values().filter(|(d, _)| broken.contains(&d.digest)).map(|(d, _)| d);
         let blobs: Vec<Descriptor> = self.blobs.iter().chain(waiting).cloned().collect();
-        let landing = |blob: Descriptor, way: Way| async move { way.blob(&blob).await };
-        together(blobs.into_iter().map(|blob| landing(blob, way.clone()))).await
+        land(&way, blobs).await
     }
 
     /// Manifests that miss something, or have a child that does.
@@ -179,7 +177,8 @@ impl Promise {
         if arrived.seekable {
             self.verify(cx, arrived).await?;
         }
-        self.refuse_incomplete(&arrived.place, arrived.contents.ending)
+        self.refuse_without_base(arrived)?;
+        self.refuse_incomplete(arrived)
     }
 
     async fn verify(&self, cx: &Context, arrived: &Arrived) -> Result<()> {
@@ -199,27 +198,64 @@ impl Promise {
         Ok(())
     }
 
-    fn refuse_incomplete(&self, place: &str, ending: Ending) -> Result<()> {
-        let cut = match ending {
+    /// A differential archive is of no use where what it left out is not.
+    fn refuse_without_base(&self, arrived: &Arrived) -> Result<()> {
+        let expected = arrived.contents.expected.iter().map(|d| d.digest);
+        let missing: BTreeSet<Digest> = expected.filter(|d| self.missing.contains(d)).collect();
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(without_base(&arrived.place, &arrived.destination.describe(), missing))
+        }
+    }
+
+    fn refuse_incomplete(&self, arrived: &Arrived) -> Result<()> {
+        let place = &arrived.place;
+        let cut = match arrived.contents.ending {
             Ending::Complete => None,
             Ending::NoTrailer => Some("it ends without the trailer of a whole archive".to_owned()),
             Ending::Torn { offset } => Some(format!("it was cut in the entry at byte {offset}")),
         };
-        let mut names: Vec<String> = self.missing.iter().take(NAMED).map(Digest::to_string).collect();
-        if self.missing.len() > NAMED {
-            names.push(format!("and {} more", self.missing.len() - NAMED));
-        }
-        let what = match (cut, self.missing.is_empty()) {
+        let missing = format!("{} missing: {}", self.missing.len(), named(&self.missing));
+        let what = match (&cut, self.missing.is_empty()) {
             (None, true) => return Ok(()),
             (Some(cut), true) => format!("{cut}; all that it names is at the destination, untagged"),
-            (None, false) => format!("{} missing: {}", self.missing.len(), names.join(", ")),
-            (Some(cut), false) => format!("{cut}; {} missing: {}", self.missing.len(), names.join(", ")),
+            (None, false) => missing,
+            (Some(cut), false) => format!("{cut}; {missing}"),
         };
-        Err(Error::Refused(format!(
-            "{place} is not complete: {what}. What arrived stays at the destination, nothing was tagged: read the rest \
-             of it into the same place, or the whole archive again"
-        )))
+        let left = if cut.is_none() && arrived.seekable {
+            "Nothing was pushed: read the parts before it into the same place first, or the whole archive"
+        } else {
+            "What arrived stays at the destination, nothing was tagged: read the rest of it into the same place, or the \
+             whole archive again"
+        };
+        Err(Error::Refused(format!("{place} is not complete: {what}. {left}")))
     }
+}
+
+/// What a differential archive expects at the destination is not there.
+pub fn without_base(place: &str, destination: &str, missing: BTreeSet<Digest>) -> Error {
+    Error::Refused(format!(
+        "{place} leaves out what it expects in {}, and {} of that is missing there: {}. Nothing was pushed: read the \
+         archives that came before it into the same repository first, then this one; or serialize without leaving that \
+         out",
+        destination,
+        missing.len(),
+        named(&missing)
+    ))
+}
+
+fn named(digests: &BTreeSet<Digest>) -> String {
+    let mut names: Vec<String> = digests.iter().take(NAMED).map(Digest::to_string).collect();
+    if digests.len() > NAMED {
+        names.push(format!("and {} more", digests.len() - NAMED));
+    }
+    names.join(", ")
+}
+
+async fn land(way: &Way, blobs: Vec<Descriptor>) -> Result<()> {
+    let landing = |blob: Descriptor, way: Way| async move { way.blob(&blob).await };
+    together(blobs.into_iter().map(|blob| landing(blob, way.clone()))).await
 }
 
 /// Runs all to their ends, then gives the first failure.

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::passing::Passing;
+use super::promise::without_base;
 use crate::archive::contents::Contents;
 use crate::archive::pass::{self, watch};
 use crate::archive::reader::{self, Ending, Stream};
@@ -37,12 +38,26 @@ const LARGEST_KEPT: u64 = 4 << 20;
 /// Where the blobs of a stream go.
 #[async_trait]
 pub trait Landing: Send + Sync {
+    /// Where that is, for messages.
+    fn describe(&self) -> String;
+
+    /// Of what the archive expects to be in place, what is not.
+    async fn lacking(&self, expected: &[Descriptor]) -> Result<Vec<Digest>>;
+
     /// Returns when the blob is in place.
     async fn land(&self, descriptor: &Descriptor, bytes: &dyn BlobSource) -> std::result::Result<(), Shared>;
 }
 
 #[async_trait]
 impl Landing for Way {
+    fn describe(&self) -> String {
+        Way::describe(self)
+    }
+
+    async fn lacking(&self, expected: &[Descriptor]) -> Result<Vec<Digest>> {
+        Ok(Way::lacking(self, expected).await?)
+    }
+
     async fn land(&self, descriptor: &Descriptor, bytes: &dyn BlobSource) -> std::result::Result<(), Shared> {
         Way::land(self, descriptor, bytes).await
     }
@@ -53,6 +68,15 @@ pub struct ReadOnly(pub Arc<Progress>);
 
 #[async_trait]
 impl Landing for ReadOnly {
+    fn describe(&self) -> String {
+        "the destination".into()
+    }
+
+    /// Whoever only reads finds out in the end.
+    async fn lacking(&self, _: &[Descriptor]) -> Result<Vec<Digest>> {
+        Ok(Vec::new())
+    }
+
     async fn land(&self, descriptor: &Descriptor, bytes: &dyn BlobSource) -> std::result::Result<(), Shared> {
         self.0.expect(1, descriptor.size);
         let mut reader = bytes.open(0).await?;
@@ -135,8 +159,17 @@ impl Reading<'_> {
             while let Some(done) = self.tasks.try_join_next() {
                 finished(done).map_err(Error::Shared)?;
             }
-            if let pass::Passing::Blob { digest, at } = event {
-                self.blob(Descriptor::new("application/octet-stream", digest, at.size)).await?;
+            match event {
+                pass::Passing::Blob { digest, at } => {
+                    self.blob(Descriptor::new("application/octet-stream", digest, at.size)).await?;
+                }
+                pass::Passing::Expected(expected) => {
+                    let lacking = self.landing.lacking(&expected).await?;
+                    if !lacking.is_empty() {
+                        return Err(without_base(self.place, &self.landing.describe(), lacking.into_iter().collect()));
+                    }
+                }
+                pass::Passing::Data(_) | pass::Passing::End => {}
             }
         }
         Ok(())
