@@ -8,3 +8,4 @@ mod interrupts;
 mod json;
 mod pipeline;
 mod program;
+mod tutorial;
