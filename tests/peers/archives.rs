@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::engines::{Containerd, Docker, Podman};
-use crate::programs::{mirror, project, run, text, work_directory};
+use crate::programs::{are_here, mirror, project, run, skopeo, text, work_directory};
 
 /// Written by another program with `manifest.json`: image and hexadecimal digest of its configuration.
 const PART1: [(&str, &str); 3] = [
@@ -30,6 +30,29 @@ fn archive_of(work: &Path, image: &str) -> PathBuf {
     layout(work);
     run(mirror(work).args(["serialize", &format!("oci:layout:{image}"), "one.tar"]));
     work.join("one.tar")
+}
+
+/// The digest of the configuration that skopeo finds. It reads with the code of `podman load` and needs no storage, so that
+/// it stands in for podman where that may not run.
+fn id_by_skopeo(work: &Path, image: &str) -> String {
+    let out = work.join("skopeo");
+    run(skopeo().args(["copy", "--quiet", image]).arg(format!("dir:{}", text(&out))));
+    let manifest = std::fs::read(out.join("manifest.json")).expect("it wrote the manifest");
+    std::fs::remove_dir_all(out).expect("it can be removed");
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).expect("a manifest is JSON");
+    manifest["config"]["digest"].as_str().expect("a config").trim_start_matches("sha256:").to_owned()
+}
+
+#[test]
+fn skopeo_reads_manifest_json() {
+    if !are_here(&["skopeo"]) {
+        return;
+    }
+    let work = work_directory();
+    for (image, id) in PART1 {
+        let archive = format!("docker-archive:{}:{image}", text(&fixture("part1-manifest-json.tar")));
+        assert_eq!(id_by_skopeo(work.path(), &archive), id, "{image}");
+    }
 }
 
 #[test]

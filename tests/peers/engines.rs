@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Podman(PathBuf);
 
 impl Podman {
-    /// `None`: it is not installed.
+    /// `None`: it is not installed, or may not do here what it does first.
     pub fn new(work: &Path) -> Option<Podman> {
         if !are_here(&["podman"]) {
             return None;
@@ -24,7 +24,13 @@ impl Podman {
         fs::create_dir_all(&configuration).expect("a home for podman");
         let policy = r#"{"default": [{"type": "insecureAcceptAnything"}]}"#;
         fs::write(configuration.join("policy.json"), policy).expect("a policy");
-        Some(Podman(home))
+        let podman = Podman(home);
+        let asked = output(&mut podman.command(&["images"]));
+        if !asked.status.success() {
+            skipped(&format!("podman does not run here: {}", String::from_utf8_lossy(&asked.stderr).trim()));
+            return None;
+        }
+        Some(podman)
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
