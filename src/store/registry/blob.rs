@@ -4,6 +4,7 @@
 //! Invariants: no byte is given out twice or left out; answers of another length than the blob's are not used; a
 //! connection that brings less than a kilobyte in a second is given up, a few times, if much is missing.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
@@ -13,6 +14,7 @@ use reqwest::header::{CONTENT_RANGE, HeaderValue, RANGE};
 
 use super::Repository;
 use super::exchange::Answer;
+use super::rate::Rate;
 use super::retry::{Budget, TRIES};
 use crate::image::Descriptor;
 use crate::store::error::Trouble;
@@ -82,6 +84,7 @@ impl Repository {
             position: 0,
             skip: 0,
             answer: None,
+            rate: None,
             budget: Budget::new(TRIES),
             wrong: Budget::new(WRONG),
             interruptions: 0,
@@ -103,6 +106,8 @@ struct Fetch {
     /// Bytes at the start of this answer that were given out before.
     skip: u64,
     answer: Option<Answer>,
+    /// How fast the configuration lets it come.
+    rate: Option<Arc<Rate>>,
     budget: Budget,
     wrong: Budget,
     interruptions: u64,
@@ -150,6 +155,7 @@ impl Fetch {
                 Some((start, total)) if total == size && start <= self.position && !is_foreign_page(&answer) => {
                     self.skip = self.position - start;
                     (self.waited, self.arrived) = (Duration::ZERO, 0);
+                    self.rate = self.repository.client.hosts.of(answer.route.base()).bytes();
                     self.answer = Some(answer);
                     return Ok(());
                 }
@@ -204,6 +210,9 @@ impl Fetch {
                     }
                     if self.is_too_slow() {
                         self.answer = None;
+                    }
+                    if let Some(rate) = &self.rate {
+                        rate.take(chunk.len() as f64).await;
                     }
                     if !chunk.is_empty() {
                         return Ok(Some(chunk));

@@ -10,6 +10,7 @@ mod exchange;
 mod login;
 mod manifest;
 mod pace;
+mod rate;
 mod referrers;
 mod retry;
 mod tags;
@@ -73,6 +74,7 @@ impl Client {
         let routes = policy.endpoints.into_iter().map(|endpoint| {
             // A credential belongs to a host: that of the registry, or that of an endpoint which stands in for it.
             let authority = authority(&endpoint.url);
+            client.hosts.limit(&endpoint.url, policy.limits);
             let registry = if authority.eq_ignore_ascii_case(reference.network_host()) {
                 reference.registry.clone()
             } else {

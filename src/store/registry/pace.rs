@@ -2,14 +2,17 @@
 //!
 //! Reads and writes have a lane each, so that copying within one host cannot wait for itself: a push holds its
 //! place in the write lane before it takes one in the read lane, never the other way round. Places are given in the order of
-//! asking. A pause (`Retry-After`) holds for every request to the host.
+//! asking. A pause (`Retry-After`) holds for every request to the host, and so do the limits that the configuration sets.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use url::Url;
+
+use super::rate::Rate;
+use crate::config::Limits;
 
 /// Requests in flight, per lane, to a host that answers at once; one more for each millisecond of its round trip.
 const NEAR: f64 = 5.0;
@@ -47,10 +50,17 @@ impl Hosts {
     pub fn of(&self, url: &Url) -> Arc<Host> {
         let name = format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or(0));
         let mut hosts = locked(&self.hosts);
-        let host = hosts
-            .entry(name)
-            .or_insert_with(|| Arc::new(Host { jobs: self.jobs, stalled: STALLED, state: Mutex::default() }));
+        let host = hosts.entry(name).or_insert_with(|| Arc::new(Host::new(self.jobs, STALLED)));
         host.clone()
+    }
+
+    /// What the configuration allows the host that `url` names. Said again, it changes nothing.
+    pub fn limit(&self, url: &Url, limits: Limits) {
+        self.of(url).limits.get_or_init(|| Allowed {
+            requests: limits.requests_per_second.map(Rate::new),
+            bytes: limits.bytes_per_second.map(|bytes| Arc::new(Rate::new(bytes as f64))),
+            connections: limits.connections,
+        });
     }
 }
 
@@ -58,7 +68,17 @@ impl Hosts {
 pub struct Host {
     jobs: Option<usize>,
     stalled: Duration,
+    limits: OnceLock<Allowed>,
     state: Mutex<State>,
+}
+
+/// What the configuration allows; `None`: anything.
+#[derive(Default)]
+struct Allowed {
+    requests: Option<Rate>,
+    bytes: Option<Arc<Rate>>,
+    /// Requests in flight in both lanes together.
+    connections: Option<usize>,
 }
 
 struct State {
@@ -92,6 +112,15 @@ pub struct Place {
 }
 
 impl Host {
+    fn new(jobs: Option<usize>, stalled: Duration) -> Self {
+        Host { jobs, stalled, limits: OnceLock::new(), state: Mutex::default() }
+    }
+
+    /// The rate of content to and from this host, if there is a limit.
+    pub fn bytes(&self) -> Option<Arc<Rate>> {
+        self.limits.get()?.bytes.clone()
+    }
+
     /// Waits for a place in a lane.
     pub async fn admit(self: &Arc<Self>, lane: Lane) -> Option<Place> {
         let lane = match lane {
@@ -101,9 +130,9 @@ impl Host {
         };
         let mut turn = {
             let mut state = locked(&self.state);
-            let limit = self.limit(&state);
+            let free = self.is_free(&state, lane);
             let queue = &mut state.lanes[lane];
-            if queue.waiting.is_empty() && queue.in_flight < limit {
+            if queue.waiting.is_empty() && free {
                 queue.in_flight += 1;
                 return Some(Place { host: self.clone(), lane });
             }
@@ -125,8 +154,11 @@ impl Host {
         }
     }
 
-    /// Waits until the host may be asked again.
+    /// Waits until the host may be asked again. Once for each request.
     pub async fn ready(&self) {
+        if let Some(requests) = self.limits.get().and_then(|l| l.requests.as_ref()) {
+            requests.take(1.0).await;
+        }
         loop {
             let until = locked(&self.state).paused_until;
             match until {
@@ -148,7 +180,7 @@ impl Host {
         let mut state = locked(&self.state);
         state.round_trip = Some(state.round_trip.map_or(took, |r| r.min(took)));
         state.cap = (state.cap + 1.0 / state.cap).min(FAR);
-        let granted = [self.grant(&mut state, 0), self.grant(&mut state, 1)];
+        let granted = self.grant(&mut state);
         drop(state);
         self.hand_out(granted);
     }
@@ -173,16 +205,30 @@ impl Host {
         wanted.min(cap).max(1.0) as usize
     }
 
-    fn grant(&self, state: &mut State, lane: usize) -> Vec<oneshot::Sender<Place>> {
-        let limit = self.limit(state);
-        let queue = &mut state.lanes[lane];
-        let mut granted = Vec::new();
-        while queue.in_flight < limit {
-            let Some(sender) = queue.waiting.pop_front() else { break };
-            queue.in_flight += 1;
-            granted.push(sender);
-        }
-        granted
+    /// Whether one more may go in that lane.
+    fn is_free(&self, state: &State, lane: usize) -> bool {
+        let [reads, writes] = [0, 1].map(|lane: usize| state.lanes[lane].in_flight);
+        let allowed = match self.limits.get().and_then(|l| l.connections) {
+            None => true,
+            // Who copies within one host reads for each write.
+            Some(0 | 1) => [reads, writes][lane] == 0,
+            // One is kept for a read, so that writes that wait for theirs come to an end.
+            Some(most) => reads + writes < most && (lane == 0 || writes + 1 < most),
+        };
+        allowed && state.lanes[lane].in_flight < self.limit(state)
+    }
+
+    fn grant(&self, state: &mut State) -> [Vec<oneshot::Sender<Place>>; 2] {
+        [0, 1].map(|lane| {
+            let mut granted = Vec::new();
+            while self.is_free(state, lane) {
+                let queue = &mut state.lanes[lane];
+                let Some(sender) = queue.waiting.pop_front() else { break };
+                queue.in_flight += 1;
+                granted.push(sender);
+            }
+            granted
+        })
     }
 
     /// A place whose asker has gone comes back and is given on.
@@ -197,13 +243,12 @@ impl Host {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut granted = [Vec::new(), Vec::new()];
-        {
+        let granted = {
             let mut state = locked(&self.host.state);
             state.lanes[self.lane].in_flight -= 1;
             state.lanes[self.lane].moved = Some(Instant::now());
-            granted[self.lane] = self.host.grant(&mut state, self.lane);
-        }
+            self.host.grant(&mut state)
+        };
         self.host.hand_out(granted);
     }
 }
@@ -267,10 +312,38 @@ mod tests {
 
     #[tokio::test]
     async fn a_lane_that_nobody_leaves_lets_one_more_in() {
-        let host = Arc::new(Host { jobs: Some(1), stalled: Duration::from_millis(20), state: Mutex::default() });
+        let host = Arc::new(Host::new(Some(1), Duration::from_millis(20)));
         let _ahead = host.admit(Lane::Read).await.unwrap();
         let behind = tokio::time::timeout(Duration::from_secs(5), host.admit(Lane::Read)).await;
         assert!(behind.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn the_configuration_bounds_both_lanes_together_and_leaves_one_for_a_read() {
+        let limited = |connections| {
+            let hosts = Hosts::new(None);
+            let url = Url::parse("http://127.0.0.1:5000/").unwrap();
+            hosts.limit(&url, Limits { connections: Some(connections), ..Limits::default() });
+            hosts.of(&url)
+        };
+        let is_free = |host: &Host, lane| host.is_free(&locked(&host.state), lane);
+        let three = limited(3);
+        let _first = three.admit(Lane::Write).await;
+        let second = three.admit(Lane::Write).await;
+        assert!(!is_free(&three, 1) && is_free(&three, 0));
+        let _read = three.admit(Lane::Read).await;
+        assert!(!is_free(&three, 1) && !is_free(&three, 0));
+        let waiting = tokio::spawn({
+            let three = three.clone();
+            async move { three.admit(Lane::Read).await.is_some() }
+        });
+        tokio::task::yield_now().await;
+        drop(second);
+        assert!(waiting.await.unwrap(), "a place that a write leaves is given to a read");
+        let one = limited(1);
+        let _write = one.admit(Lane::Write).await;
+        let _its_read = one.admit(Lane::Read).await;
+        assert!(!is_free(&one, 0) && !is_free(&one, 1));
     }
 
     #[tokio::test]

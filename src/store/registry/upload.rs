@@ -289,6 +289,21 @@ impl Push<'_> {
         self.stream(session, Method::PUT, url, *offset, failures).await
     }
 
+    /// The source from `offset` on, as fast as the host may be sent to.
+    async fn open(&self, session: &Session, offset: u64) -> Result<BlobReader> {
+        let reader = self.source.open(offset).await?;
+        let Some(rate) = self.repository.client.hosts.of(session.route.base()).bytes() else { return Ok(reader) };
+        Ok(Box::pin(reader.then(move |chunk| {
+            let rate = rate.clone();
+            async move {
+                if let Ok(chunk) = &chunk {
+                    rate.take(chunk.len() as f64).await;
+                }
+                chunk
+            }
+        })))
+    }
+
     /// One request whose body is the source from `offset` to its end.
     async fn stream(&self, session: &Session, method: Method, url: Url, offset: u64, failures: u32) -> Sending {
         let length = self.descriptor.size - offset;
@@ -296,7 +311,7 @@ impl Push<'_> {
         let body = if length == 0 {
             reqwest::Body::from(Bytes::new())
         } else {
-            match self.source.open(offset).await {
+            match self.open(session, offset).await {
                 Ok(reader) => reqwest::Body::wrap_stream(Tapped { reader, tap: tap.clone() }),
                 Err(e) => return Sending::Source(e),
             }
@@ -382,7 +397,7 @@ impl Push<'_> {
     /// The blob from `offset` on in pieces of `chunk` bytes, each held in memory, and the closing PUT.
     async fn send_chunks(&self, session: &mut Session, offset: &mut u64, chunk: u64) -> Sending {
         let size = self.descriptor.size;
-        let mut reader = match self.source.open(*offset).await {
+        let mut reader = match self.open(session, *offset).await {
             Ok(reader) => reader,
             Err(e) => return Sending::Source(e),
         };
