@@ -99,7 +99,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
     let sources = list::read(&args.sources).map_err(Failure::usage)?;
     args.writing.claim_stdout(&args.destination, session)?;
     let context = session.context()?;
-    let next = "run the same command again; no unfinished archive was left behind";
+    let next = args.writing.how_to_go_on(&args.destination);
     let verb = async {
         let options = Options {
             platforms: args.platforms.list(),

@@ -10,8 +10,8 @@ use crate::store::Location;
 /// Write an image, or all that was gathered, into one archive
 ///
 /// Writes a tar of an OCI image layout to the file DEST, or to standard output. The same image gives the
-/// same bytes on any machine. A file appears under its name only when all of it is there and verified; an
-/// interrupted run leaves nothing behind. Nothing else is written to the disk.
+/// same bytes on any machine. A file appears under its name only when all of it is there and verified; until
+/// then it is DEST.partial, and --resume goes on with that. Nothing else is written to the disk.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -42,7 +42,7 @@ pub struct Args {
 pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
     args.writing.claim_stdout(&args.destination, session)?;
     let context = session.context()?;
-    let next = "run the same command again; no unfinished archive was left behind";
+    let next = args.writing.how_to_go_on(&args.destination);
     let verb = async {
         let options = args.writing.options(&context, &args.existing).await?;
         serialize::serialize(&context, &args.image, &args.destination, &options).await

@@ -9,6 +9,7 @@ use super::summary::{Summary, count};
 use super::{Failure, Session, size};
 use crate::archive::Compression;
 use crate::archive::checkpoint::Part;
+use crate::medium::Place;
 use crate::pipeline::serialize::{Options, Report};
 use crate::pipeline::{self, Context, existing};
 use crate::store::Location;
@@ -37,6 +38,10 @@ pub struct Writing {
     #[arg(long)]
     force: bool,
 
+    /// Go on with what an interrupted run left in DEST.partial: what is right there is not fetched again
+    #[arg(long)]
+    resume: bool,
+
     /// Print the plan (each blob, its size and its offset in the archive), and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -63,9 +68,18 @@ impl Writing {
             dry_run: self.dry_run,
             foreign_layers: self.foreign_layers,
             compression: self.compression.map(Into::into),
+            resume: self.resume,
             leave_out: Arc::new(existing::digests(context, existing).await?),
             earlier,
         })
+    }
+
+    /// How to go on after an interruption.
+    pub fn how_to_go_on(&self, destination: &str) -> &'static str {
+        match Place::of(destination) {
+            Place::File(_) => "with --resume, the same command goes on with what is in DEST.partial",
+            _ => "run the same command again",
+        }
     }
 
     /// Leaves standard output to the archive where that is its destination.
@@ -92,6 +106,9 @@ impl Writing {
         let mut summary = Summary::new(format!("{verb} {what} to {destination}"));
         summary.field("digest", report.digest);
         summary.field("archive", format!("{}, {}", size::human(report.bytes), count(report.blobs, "blob")));
+        if report.bytes_resumed > 0 {
+            summary.field("resumed", format!("{} were there, and are right", size::human(report.bytes_resumed)));
+        }
         if report.blobs_skipped > 0 {
             let blobs = count(report.blobs_skipped, "blob");
             summary.field("not sent", format!("{}, {blobs} that are there already", size::human(report.bytes_skipped)));

@@ -71,6 +71,9 @@ pub enum Error {
     Refused(String),
     #[error("{path}: {source}")]
     Io { path: String, source: std::io::Error },
+    /// An archive could not be finished, and what there is of it was kept.
+    #[error("{source}")]
+    Unfinished { partial: String, source: Box<Error> },
 }
 
 impl Error {
@@ -80,6 +83,10 @@ impl Error {
             Error::Store(source) | Error::Image { source, .. } => source.hint(),
             Error::Copy { source, .. } | Error::Shared(source) => source.hint(),
             Error::Io { source, .. } => io_hint(source),
+            Error::Unfinished { partial, source } => {
+                let first = source.hint().map(|hint| hint + "; ").unwrap_or_default();
+                Some(format!("{first}the same command with --resume goes on with {partial}"))
+            }
             Error::Refused(_) => None,
         }
     }

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 
 pub use error::{Error, Result};
 pub use location::{Location, Opened, Roots};
-pub use reader::{BlobReader, VerifyingReader};
+pub use reader::{BlobReader, Prefix, VerifyingReader};
 
 use crate::config::Access;
 pub use crate::image::reference::Name;
@@ -82,6 +82,12 @@ pub trait Store: Send + Sync {
     /// A verifying reader of a blob (or of a manifest as bytes). Fails with [`Error::Missing`] when it
     /// is not there. Interruptions are resumed inside the reader.
     async fn open_blob(&self, descriptor: &Descriptor) -> Result<BlobReader>;
+
+    /// What comes after the start of a blob that is at hand already. The reader verifies the whole: start
+    /// and rest. Where nothing is gained by asking for less, all is read and the start passed over.
+    async fn open_blob_after(&self, descriptor: &Descriptor, known: Prefix) -> Result<BlobReader> {
+        Ok(reader::pass_over(self.open_blob(descriptor).await?, descriptor, self.describe(), known))
+    }
 
     /// Stores a blob. `mount_from`: a repository of the same site that has it, to mount from. The
     /// caller has asked `has_blob` if it wanted to; this does not ask again.

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{BlobReader, BlobSource, BytesBlob, Error, Name, Pushed, Result, Store};
+use super::reader::pass_over;
+use super::{BlobReader, BlobSource, BytesBlob, Error, Name, Prefix, Pushed, Result, Store};
 use crate::image::{Descriptor, Digest, Manifest};
 
 /// A read-only store over others.
@@ -157,6 +158,23 @@ impl Store for Overlay {
         let mut missing = None;
         for store in self.stores(&descriptor.digest) {
             match store.open_blob(descriptor).await {
+                Err(e) if e.is_missing() => {
+                    missing.get_or_insert(e);
+                }
+                other => return other,
+            }
+        }
+        let what = format!("blob {}", descriptor.digest);
+        Err(missing.unwrap_or(Error::Missing { what, place: self.name.clone() }))
+    }
+
+    async fn open_blob_after(&self, descriptor: &Descriptor, known: Prefix) -> Result<BlobReader> {
+        if self.about(&descriptor.digest).kept.is_some() {
+            return Ok(pass_over(self.open_blob(descriptor).await?, descriptor, self.describe(), known));
+        }
+        let mut missing = None;
+        for store in self.stores(&descriptor.digest) {
+            match store.open_blob_after(descriptor, known.clone()).await {
                 Err(e) if e.is_missing() => {
                     missing.get_or_insert(e);
                 }

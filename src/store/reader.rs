@@ -14,6 +14,25 @@ use crate::image::{Descriptor, Hasher};
 /// Chunks of a blob, in order.
 pub type BlobReader = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
+/// The start of a blob that is at hand already: its length in bytes, and the hash as it stands after it.
+#[derive(Clone)]
+pub struct Prefix {
+    pub length: u64,
+    pub hasher: Hasher,
+}
+
+/// What comes after `known` in a blob that is read from its start.
+pub fn pass_over(whole: BlobReader, descriptor: &Descriptor, place: impl Into<String>, known: Prefix) -> BlobReader {
+    let mut skip = known.length;
+    let rest = whole.map(move |chunk| {
+        let mut chunk = chunk?;
+        let known = skip.min(chunk.len() as u64);
+        skip -= known;
+        Ok(chunk.split_off(known as usize))
+    });
+    VerifyingReader::after(known, descriptor, place, rest.boxed()).into_reader()
+}
+
 /// Hashes and counts what passes; gives an error in place of the last chunk when it was wrong.
 pub struct VerifyingReader {
     inner: BlobReader,
@@ -27,12 +46,18 @@ pub struct VerifyingReader {
 impl VerifyingReader {
     /// `inner` gives the bytes of `descriptor` from its start; `place` is for messages.
     pub fn new(descriptor: &Descriptor, place: impl Into<String>, inner: BlobReader) -> Self {
+        let none = Prefix { length: 0, hasher: Hasher::new(descriptor.digest.algorithm()) };
+        Self::after(none, descriptor, place, inner)
+    }
+
+    /// As `new`, where `inner` gives what comes after `known`.
+    pub fn after(known: Prefix, descriptor: &Descriptor, place: impl Into<String>, inner: BlobReader) -> Self {
         VerifyingReader {
             inner,
-            hasher: Some(Hasher::new(descriptor.digest.algorithm())),
+            hasher: Some(known.hasher),
             descriptor: descriptor.bare(),
             place: place.into(),
-            seen: 0,
+            seen: known.length,
             held: None,
         }
     }

@@ -4,6 +4,7 @@
 #[path = "../archives/mod.rs"]
 mod archives;
 mod existing;
+mod resume;
 
 use std::path::Path;
 use std::process::Command;
@@ -184,21 +185,29 @@ async fn a_full_device_is_an_error_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_blob_leaves_no_archive() {
+async fn a_damaged_blob_leaves_no_archive_and_a_mended_one_goes_on() {
     let gathers = Gathers::new().await;
     let directory = tempfile::tempdir().unwrap();
     let options = Options { dry_run: true, ..Options::default() };
     let plan = write(&gathers, "part1", &directory.path().join("x"), options).await.plan.unwrap();
     let blob = plan.iter().max_by_key(|e| e.size).unwrap();
     let path = gathers.directory().join(blob.digest.blob_path());
-    let mut bytes = std::fs::read(&path).unwrap();
-    bytes[0] ^= 1;
-    std::fs::write(&path, bytes).unwrap();
+    let good = std::fs::read(&path).unwrap();
+    let mut bad = good.clone();
+    bad[0] ^= 1;
+    let destination = directory.path().join("sync.tar");
     for compression in [None, Some(Compression::Gzip)] {
-        let destination = directory.path().join("sync.tar");
-        let options = Options { compression, ..Options::default() };
+        std::fs::write(&path, &bad).unwrap();
+        let options = Options { compression, resume: true, ..Options::default() };
         let run = serialize(&context(), &gathers.image("part1"), destination.to_str().unwrap(), &options).await;
         assert!(run.unwrap_err().to_string().contains(&blob.digest.to_string()));
+        assert!(!destination.exists());
+        std::fs::write(&path, &good).unwrap();
+        write(&gathers, "part1", &destination, options).await;
+        if compression.is_none() {
+            assert!(std::fs::read(&destination).unwrap() == expected("part1"));
+        }
+        std::fs::remove_file(&destination).unwrap();
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "nothing is left");
     }
 }

@@ -1,23 +1,32 @@
 //! Writing a regular file: several fetches at once, each writing its chunks where the plan has them, in
-//! the task that received and hashed them.
+//! the task that received and hashed them. All that is known beforehand is written first, so that a run that
+//! goes on after this one finds the manifests, and the place of every blob.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
-use super::{Failed, Fetching, finished};
+use super::Failed;
+use super::found::Found;
 use crate::archive::plan::{Content, Entry, Plan};
+use crate::archive::tar;
 use crate::image::Descriptor;
 use crate::medium::file::NewFile;
-use crate::pipeline::Context;
+use crate::pipeline::copy::finished;
 use crate::pipeline::walk::CORRUPTION_TRIES;
+use crate::pipeline::{Context, Progress};
 use crate::store::Store;
 
 /// Bytes that are written to the file at once: each write has its price.
 const WRITE_BYTES: usize = 256 << 10;
+/// How long received bytes wait for more: what is killed loses what it did not write.
+const WRITE_WAIT: Duration = Duration::from_millis(20);
 
 /// A file that tasks write to by turns. The system lets one at a time write to a file and has the threads of all others
 /// wait; whoever waits here leaves its thread to those who receive and hash.
@@ -33,31 +42,53 @@ impl Shared {
     }
 }
 
-/// Writes all of `plan` to the file. `Ok`: every blob in it was verified.
-pub async fn write(cx: &Context, store: &Arc<dyn Store>, plan: &Plan, file: &NewFile) -> Result<(), Failed> {
+/// What every fetch needs.
+#[derive(Clone)]
+struct Fetching {
+    store: Arc<dyn Store>,
+    progress: Arc<Progress>,
+    /// Set when something was written.
+    written: Arc<AtomicBool>,
+}
+
+/// Writes all of `plan` to the file, but for what was `found` in it (an answer for each entry, or none at all).
+/// `Ok`: every blob in it was verified.
+pub async fn write(
+    cx: &Context,
+    store: &Arc<dyn Store>,
+    plan: &Plan,
+    file: &NewFile,
+    mut found: Vec<Found>,
+) -> Result<(), Failed> {
+    let resumed = !found.is_empty();
+    found.resize_with(plan.entries.len(), Found::default);
     file.file().set_len(plan.length)?;
-    let file = Arc::new(Shared { file: file.file().clone(), turn: tokio::sync::Mutex::default() });
-    let fetching = Fetching { store: store.clone(), progress: cx.progress.clone() };
-    let mut tasks = JoinSet::new();
     for entry in &plan.entries {
-        match &entry.content {
-            Content::Blob(descriptor) => {
-                while tasks.len() >= cx.jobs() {
-                    if let Some(done) = tasks.join_next().await {
-                        finished(done)?;
-                    }
-                }
-                tasks.spawn(fetch(fetching.clone(), file.clone(), entry.clone(), (**descriptor).clone()));
-            }
-            Content::Bytes(bytes) => {
-                let mut whole = entry.header();
-                whole.extend_from_slice(bytes);
-                file.write_all_at(&whole, entry.offset).await?;
-                cx.progress.add_bytes(bytes.len() as u64);
-                cx.progress.add_items(u64::from(entry.descriptor.is_some()));
-            }
-            Content::Directory => file.write_all_at(&entry.header(), entry.offset).await?,
+        write_known(file.file(), entry, resumed)?;
+        if let Content::Bytes(bytes) = &entry.content {
+            cx.progress.add_bytes(bytes.len() as u64);
+            cx.progress.add_items(u64::from(entry.descriptor.is_some()));
         }
+    }
+    if resumed {
+        file.file().write_all_at(&[0; tar::TRAILER], plan.length - tar::TRAILER as u64)?;
+    }
+    let fetching = Fetching { store: store.clone(), progress: cx.progress.clone(), written: file.keep().clone() };
+    let shared = Arc::new(Shared { file: file.file().clone(), turn: tokio::sync::Mutex::default() });
+    let mut tasks = JoinSet::new();
+    for (entry, found) in plan.entries.iter().zip(found) {
+        let Content::Blob(descriptor) = &entry.content else { continue };
+        if let Found::Whole = found {
+            cx.progress.add_bytes(descriptor.size);
+            cx.progress.add_items(1);
+            continue;
+        }
+        while tasks.len() >= cx.jobs() {
+            if let Some(done) = tasks.join_next().await {
+                finished(done)?;
+            }
+        }
+        tasks.spawn(fetch(fetching.clone(), shared.clone(), entry.clone(), (**descriptor).clone(), found));
     }
     while let Some(done) = tasks.join_next().await {
         finished(done)?;
@@ -65,16 +96,39 @@ pub async fn write(cx: &Context, store: &Arc<dyn Store>, plan: &Plan, file: &New
     Ok(())
 }
 
+/// Writes what is known of an entry before anything is fetched: its header, its content if it is no blob, and in
+/// a file that was written before, the zeros after it.
+fn write_known(file: &File, entry: &Entry, resumed: bool) -> std::io::Result<()> {
+    let mut bytes = entry.header();
+    let content = entry.offset + bytes.len() as u64;
+    if let Content::Bytes(known) = &entry.content {
+        bytes.extend_from_slice(known);
+    }
+    file.write_all_at(&bytes, entry.offset)?;
+    let padding = tar::padded(entry.size()).unwrap_or_default() - entry.size();
+    if resumed && padding > 0 {
+        file.write_all_at(&[0; tar::BLOCK][..padding as usize], content + entry.size())?;
+    }
+    Ok(())
+}
+
 /// Fetches one blob to its place; once more from the start where its bytes were wrong.
-async fn fetch(fetching: Fetching, file: Arc<Shared>, entry: Entry, descriptor: Descriptor) -> Result<(), Failed> {
+async fn fetch(
+    fetching: Fetching,
+    file: Arc<Shared>,
+    entry: Entry,
+    descriptor: Descriptor,
+    mut found: Found,
+) -> Result<(), Failed> {
     let mut tries = 1;
     loop {
+        let was_found = !matches!(found, Found::Nothing);
         let mut written = 0;
-        match fetch_once(&fetching, &file, &entry, &descriptor, &mut written).await {
-            Err(Failed::Store(e)) if e.is_corruption() && tries < CORRUPTION_TRIES => {
+        match fetch_once(&fetching, &file, &entry, &descriptor, std::mem::take(&mut found), &mut written).await {
+            Err(Failed::Store(e)) if e.is_corruption() && (was_found || tries < CORRUPTION_TRIES) => {
                 tracing::warn!("{e}; reading it again");
                 fetching.progress.take_back(written);
-                tries += 1;
+                tries += u32::from(!was_found) as usize;
             }
             other => return other,
         }
@@ -85,6 +139,7 @@ async fn fetch(fetching: Fetching, file: Arc<Shared>, entry: Entry, descriptor: 
 async fn put(fetching: &Fetching, file: &Shared, piece: &[u8], start: u64, written: &mut u64) -> std::io::Result<()> {
     file.write_all_at(piece, start + *written).await?;
     *written += piece.len() as u64;
+    fetching.written.store(true, Relaxed);
     fetching.progress.add_bytes(piece.len() as u64);
     Ok(())
 }
@@ -94,15 +149,34 @@ async fn fetch_once(
     file: &Shared,
     entry: &Entry,
     descriptor: &Descriptor,
+    found: Found,
     written: &mut u64,
 ) -> Result<(), Failed> {
-    let mut reader = fetching.store.open_blob(descriptor).await?;
-    let header = entry.header();
-    let start = entry.offset + header.len() as u64;
-    file.write_all_at(&header, entry.offset).await?;
+    let start = entry.offset + entry.header().len() as u64;
+    let mut reader = match found {
+        Found::Start(known) => {
+            *written = known.length;
+            fetching.progress.add_bytes(known.length);
+            fetching.store.open_blob_after(descriptor, known).await?
+        }
+        _ => fetching.store.open_blob(descriptor).await?,
+    };
     let mut gathered = Vec::with_capacity(WRITE_BYTES.min(descriptor.size as usize));
-    while let Some(chunk) = reader.next().await {
-        let chunk = chunk?;
+    let mut due = Instant::now() + WRITE_WAIT;
+    loop {
+        let next = if gathered.is_empty() { Ok(reader.next().await) } else { timeout_at(due, reader.next()).await };
+        let chunk = match next {
+            Ok(Some(chunk)) => chunk?,
+            Ok(None) => break,
+            Err(_) => {
+                put(fetching, file, &gathered, start, written).await?;
+                gathered.clear();
+                continue;
+            }
+        };
+        if gathered.is_empty() {
+            due = Instant::now() + WRITE_WAIT;
+        }
         let whole = gathered.is_empty() && chunk.len() >= WRITE_BYTES;
         if !whole {
             gathered.extend_from_slice(&chunk);

@@ -6,17 +6,49 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::finished;
 use crate::archive::plan::Graph;
 use crate::image::{Descriptor, Manifest, annotation};
+use crate::pipeline::copy::finished;
 use crate::pipeline::walk::{MAX_DEPTH, Manifests, Referrer, ReferrerFinder};
 use crate::pipeline::{Context, Result};
+use crate::store::archive::Archive;
 use crate::store::{self, Name, Store};
 
 /// All that was read.
 pub struct Walked {
     pub root: Descriptor,
     pub graph: Graph,
+}
+
+/// Manifests that need not be fetched.
+struct Kept {
+    manifests: Manifests,
+    /// What an earlier run left. Nothing in it is believed before it was verified.
+    recalled: Option<Arc<Archive>>,
+}
+
+impl Kept {
+    async fn root(&self, store: &dyn Store, name: &Name) -> store::Result<Option<Manifest>> {
+        if let Some(recalled) = &self.recalled
+            && let Some(descriptor) = store.resolve(name).await?
+            && let Ok(Some(bytes)) = recalled.small(&descriptor.digest)
+        {
+            let descriptor = Descriptor::new(descriptor.media_type, descriptor.digest, bytes.len() as u64);
+            let root = Manifest { descriptor, bytes };
+            self.manifests.keep(&root);
+            return Ok(Some(root));
+        }
+        let root = store.manifest(name).await?;
+        root.iter().for_each(|root| self.manifests.keep(root));
+        Ok(root)
+    }
+
+    async fn get(&self, store: &dyn Store, descriptor: &Descriptor) -> store::Result<Manifest> {
+        if let Some(Ok(Some(bytes))) = self.recalled.as_ref().map(|r| r.small(&descriptor.digest)) {
+            self.manifests.keep(&Manifest { descriptor: descriptor.bare(), bytes });
+        }
+        self.manifests.get(store, descriptor).await
+    }
 }
 
 /// What one manifest gave.
@@ -27,13 +59,19 @@ struct Found {
 }
 
 /// Reads the manifest of that name and every one that it leads to; with `recursive`, what refers to any
-/// of them as well.
-pub async fn walk(cx: &Context, store: &Arc<dyn Store>, name: &Name, recursive: bool) -> Result<Walked> {
-    let Some(root) = store.manifest(name).await? else {
+/// of them as well. Manifests that are in `recalled` are not fetched.
+pub async fn walk(
+    cx: &Context,
+    store: &Arc<dyn Store>,
+    name: &Name,
+    recursive: bool,
+    recalled: Option<Arc<Archive>>,
+) -> Result<Walked> {
+    let kept = Arc::new(Kept { manifests: Manifests::default(), recalled });
+    let root = kept.root(store.as_ref(), name).await?;
+    let Some(root) = root else {
         return Err(store::Error::Missing { what: name.to_string(), place: store.describe() }.into());
     };
-    let kept = Arc::new(Manifests::default());
-    kept.keep(&root);
     let root = root.descriptor.bare();
     if !root.is_manifest() {
         let reason = format!(

@@ -4,25 +4,29 @@
 //! fetches at once, anything else in order. What is written is verified before the archive is whole.
 
 mod concurrent;
+mod found;
 mod graph;
 mod ordered;
+mod report;
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::Serialize;
-
+use super::copy::finished;
 use super::existing::Existing;
-use super::{Context, Error, LeftOut, Moved, Result};
+use super::{Context, Error, Result};
 pub use crate::archive::Compression;
 use crate::archive::checkpoint;
-use crate::archive::plan::{Content, Plan, Why, Wishes};
+use crate::archive::plan::{Plan, Why, Wishes};
 use crate::image::{Descriptor, Digest, ImageName};
 use crate::medium::Place;
-use crate::medium::file::{NewFile, free_space, refuse_existing};
+use crate::medium::file::{NewFile, allocated, free_space};
 use crate::medium::ordered::Output;
+use crate::store::archive::Archive;
 use crate::store::{self, Name, Store};
+use found::Found;
+pub use report::{PlannedEntry, Report, SkippedEntry};
 
 /// How to write the archive.
 #[derive(Clone, Debug, Default)]
@@ -39,55 +43,10 @@ pub struct Options {
     pub compression: Option<Compression>,
     /// Blobs that the other side has: they are left out, and the archive says so. Manifests always travel.
     pub leave_out: Arc<Existing>,
+    /// Go on with what an earlier run left of the same file.
+    pub resume: bool,
     /// Ledgers of earlier parts of this archive: what surely reached the medium with them is left out.
     pub earlier: Vec<checkpoint::Part>,
-}
-
-/// What was written.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Report {
-    pub reference: String,
-    pub digest: Digest,
-    pub destination: String,
-    /// Length of the archive; with compression, of the compressed archive. Planned and uncompressed in a dry run.
-    pub bytes: u64,
-    /// Blobs in the archive, manifests included.
-    pub blobs: u64,
-    /// Every blob in the order of the archive.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub plan: Option<Vec<PlannedEntry>>,
-    /// Blobs that need not travel, and their bytes.
-    pub blobs_skipped: u64,
-    pub bytes_skipped: u64,
-    /// In a dry run, each of them and why.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub skipped: Option<Vec<SkippedEntry>>,
-    pub moved: Moved,
-    pub left_out: Vec<LeftOut>,
-}
-
-/// A blob that is left out because it need not travel.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SkippedEntry {
-    pub digest: Digest,
-    pub media_type: String,
-    /// Size of the blob in bytes.
-    pub size: u64,
-    pub why: String,
-}
-
-/// A blob in a plan.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PlannedEntry {
-    pub digest: Digest,
-    pub media_type: String,
-    /// Size of the blob in bytes.
-    pub size: u64,
-    /// Where its headers begin in the uncompressed archive, in bytes.
-    pub offset: u64,
 }
 
 /// Writes `image` to `destination`: a path, or `-` for standard output.
@@ -128,14 +87,25 @@ struct Subject {
 
 async fn write(cx: &Context, subject: Subject, destination: &str, options: &Options) -> Result<Report> {
     let place = Place::of(destination);
-    if let Place::File(path) = &place
-        && !options.dry_run
-    {
-        refuse_existing(path, options.force).map_err(|e| refused(path, e))?;
-    }
+    let file = match &place {
+        Place::File(path) if !options.dry_run => {
+            Some(NewFile::open(path, options.force).map_err(|e| refused(path, e))?)
+        }
+        Place::Ordered(_) | Place::Tape(_) | Place::Standard if options.resume => {
+            return Err(Error::Refused(format!(
+                "{destination} is no regular file: what it took cannot be read again, so nothing can be resumed; \
+                 --checkpoint and --existing-from-checkpoint go on in a second part"
+            )));
+        }
+        _ => None,
+    };
     cx.progress.begin("planning");
     let Subject { store, reference, root, ref_name } = subject;
-    let graph = graph::walk(cx, &store, &root, options.recursive).await?;
+    let recalled = match &file {
+        Some(file) if options.resume && file.is_kept() => recall(file).await,
+        _ => None,
+    };
+    let graph = graph::walk(cx, &store, &root, options.recursive, recalled).await?;
     let earlier = read_earlier(&options.earlier)?;
     let skip = |digest: &Digest, manifest: bool| match earlier.get(digest) {
         Some(ledger) => Some(Why::Earlier(ledger.clone())),
@@ -145,51 +115,80 @@ async fn write(cx: &Context, subject: Subject, destination: &str, options: &Opti
     let wishes = Wishes { foreign_layers: options.foreign_layers, skip: &skip };
     let plan = Plan::new(&graph.root, &ref_name, &graph.graph, &wishes)
         .map_err(|e| Error::Refused(format!("{reference}: {e}")))?;
-    let mut report = report(reference, graph.root.digest, destination, &plan);
-    report.plan = Some(planned(&plan));
+    let mut report = Report::new(reference, graph.root.digest, destination, &plan);
     if options.dry_run {
-        report.skipped = Some(skipped(&plan));
+        report.tell_skipped(&plan);
         return Ok(report);
     }
-    if let Place::File(path) = &place {
-        check_space(path, plan.length)?;
-    }
-    cx.progress.begin("serializing");
-    for entry in &plan.entries {
-        cx.progress.expect(u64::from(entry.descriptor.is_some()), entry.size());
-    }
-    report.bytes = match &place {
-        Place::File(path) => {
-            let file = NewFile::create(path, options.force).map_err(|e| refused(path, e))?;
-            let bytes = match options.compression {
-                None => concurrent::write(cx, &store, &plan, &file).await.map(|()| plan.length),
-                some => {
-                    ordered::write(cx, &store, &plan, Output::Open(file.file().clone()), some).await.map(|w| w.bytes)
-                }
-            };
-            let bytes = bytes.map_err(|e| e.at(destination))?;
+    let mut found = Vec::new();
+    report.bytes = match (&place, file) {
+        (Place::File(path), Some(file)) => {
+            let written = write_file(cx, &store, &plan, &file, options, &mut found).await;
+            let bytes = written.map_err(|e| unfinished(&file, e.at(destination)))?;
             finished(tokio::task::spawn_blocking(move || file.finish()).await).map_err(|e| refused(path, e))?;
             bytes
         }
-        Place::Ordered(_) | Place::Tape(_) | Place::Standard => {
-            let output = if let Place::Ordered(path) | Place::Tape(path) = &place {
-                Output::Path(path.clone())
-            } else {
-                Output::Standard
+        _ => {
+            begin(cx, &plan);
+            let output = match &place {
+                Place::Ordered(path) | Place::Tape(path) => Output::Path(path.clone()),
+                Place::Standard | Place::File(_) => Output::Standard,
             };
             let written = ordered::write(cx, &store, &plan, output, options.compression).await;
             written.map_err(|e| e.at(destination))?.bytes
         }
     };
-    for entry in &plan.entries {
-        if let (Some(_), Content::Blob(descriptor)) = (&entry.descriptor, &entry.content) {
-            report.moved.blobs_sent += 1;
-            report.moved.bytes_sent += descriptor.size;
-        } else if entry.descriptor.is_some() {
-            report.moved.manifests_sent += 1;
-        }
-    }
+    report.count(&plan, &found);
     Ok(report)
+}
+
+/// The manifests of an unfinished archive, so that they need not be fetched again; none if there is no such thing.
+async fn recall(file: &NewFile) -> Option<Arc<Archive>> {
+    let archive = Archive::open(&file.partial().to_string_lossy(), file.file().clone()).await;
+    archive.map(Arc::new).inspect_err(|e| tracing::debug!("nothing to go on with: {e}")).ok()
+}
+
+/// Writes a regular file, and gives its length. What was there of it is told in `found`.
+async fn write_file(
+    cx: &Context,
+    store: &Arc<dyn Store>,
+    plan: &Plan,
+    file: &NewFile,
+    options: &Options,
+    found: &mut Vec<Found>,
+) -> std::result::Result<u64, Failed> {
+    if !options.resume && file.is_kept() {
+        tracing::warn!("{} of an earlier run is replaced: --resume would go on with it", file.partial().display());
+        file.clear()?;
+    }
+    if let some @ Some(_) = options.compression {
+        file.clear()?;
+        begin(cx, plan);
+        return ordered::write(cx, store, plan, Output::Open(file.file().clone()), some).await.map(|w| w.bytes);
+    }
+    if file.is_kept() {
+        cx.progress.begin("verifying what is there");
+        *found = found::examine(cx, plan, file.file()).await?;
+    }
+    check_space(file.partial(), plan.length.saturating_sub(allocated(file.file())?))?;
+    begin(cx, plan);
+    concurrent::write(cx, store, plan, file, found.clone()).await?;
+    Ok(plan.length)
+}
+
+fn begin(cx: &Context, plan: &Plan) {
+    cx.progress.begin("serializing");
+    for entry in &plan.entries {
+        cx.progress.expect(u64::from(entry.descriptor.is_some()), entry.size());
+    }
+}
+
+/// Tells where the unfinished archive is, if it was worth keeping.
+fn unfinished(file: &NewFile, error: Error) -> Error {
+    if !file.is_kept() {
+        return error;
+    }
+    Error::Unfinished { partial: file.partial().display().to_string(), source: Box::new(error) }
 }
 
 /// What can go wrong between a store and a medium.
@@ -222,11 +221,6 @@ impl Failed {
     }
 }
 
-/// The result of a task; its panic goes on here.
-fn finished<T>(joined: std::result::Result<T, tokio::task::JoinError>) -> T {
-    joined.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
-}
-
 fn refused(path: &Path, source: std::io::Error) -> Error {
     if source.kind() == std::io::ErrorKind::AlreadyExists {
         let path = path.display();
@@ -237,61 +231,15 @@ fn refused(path: &Path, source: std::io::Error) -> Error {
     Error::Io { path: path.display().to_string(), source }
 }
 
-fn check_space(path: &Path, needed: u64) -> Result<()> {
+fn check_space(path: &Path, needed: u64) -> std::io::Result<()> {
     match free_space(path) {
-        Some(free) if free < needed => Err(Error::Refused(format!(
-            "{}: the archive needs {needed} bytes and {free} are free there: make space or name another place",
-            path.display()
-        ))),
+        Some(free) if free < needed => {
+            let what =
+                format!("the archive needs {needed} bytes and {free} are free there: make space or name another place");
+            Err(std::io::Error::new(std::io::ErrorKind::StorageFull, what))
+        }
         _ => Ok(()),
     }
-}
-
-fn report(reference: String, digest: Digest, destination: &str, plan: &Plan) -> Report {
-    let left_out = plan.left_out.iter().map(|layer| LeftOut {
-        image: reference.clone(),
-        what: layer.digest.to_string(),
-        why: "a foreign layer, which registries do not hold; --foreign-layers takes it along".into(),
-    });
-    Report {
-        left_out: left_out.collect(),
-        reference,
-        digest,
-        destination: destination.into(),
-        bytes: plan.length,
-        blobs: plan.entries.iter().filter(|e| e.descriptor.is_some()).count() as u64,
-        plan: None,
-        blobs_skipped: plan.skipped.len() as u64,
-        bytes_skipped: plan.skipped.iter().map(|s| s.descriptor.size).sum(),
-        skipped: None,
-        moved: Moved::default(),
-    }
-}
-
-fn planned(plan: &Plan) -> Vec<PlannedEntry> {
-    let entries = plan.entries.iter().filter_map(|entry| {
-        let descriptor = entry.descriptor.as_ref()?;
-        Some(PlannedEntry {
-            digest: descriptor.digest,
-            media_type: descriptor.media_type.clone(),
-            size: descriptor.size,
-            offset: entry.offset,
-        })
-    });
-    entries.collect()
-}
-
-fn skipped(plan: &Plan) -> Vec<SkippedEntry> {
-    let entries = plan.skipped.iter().map(|skipped| SkippedEntry {
-        digest: skipped.descriptor.digest,
-        media_type: skipped.descriptor.media_type.clone(),
-        size: skipped.descriptor.size,
-        why: match &skipped.why {
-            Why::Held(place) => format!("in {place}"),
-            Why::Earlier(ledger) => format!("in the earlier part that {ledger} tells of"),
-        },
-    });
-    entries.collect()
 }
 
 /// What earlier parts of the archive hold, each with the ledger that tells.
@@ -305,11 +253,4 @@ fn read_earlier(parts: &[checkpoint::Part]) -> Result<HashMap<Digest, String>> {
         held.extend(digests.into_iter().map(|digest| (digest, name.clone())));
     }
     Ok(held)
-}
-
-/// What every fetch needs.
-#[derive(Clone)]
-struct Fetching {
-    store: Arc<dyn Store>,
-    progress: Arc<super::Progress>,
 }

@@ -13,13 +13,14 @@ use futures_util::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::{Failed, Fetching, finished};
+use super::Failed;
 use crate::archive::plan::{Content, Plan};
 use crate::archive::{Compression, tar};
 use crate::image::Descriptor;
 use crate::medium::ordered::{OrderedWriter, Output, Written};
-use crate::pipeline::Context;
+use crate::pipeline::copy::finished;
 use crate::pipeline::walk::CORRUPTION_TRIES;
+use crate::pipeline::{Context, Progress};
 use crate::store::{self, Store};
 
 /// Bytes that are handed over at once.
@@ -28,6 +29,13 @@ const SEGMENT: usize = 512 << 10;
 const WRITE: usize = 1 << 20;
 /// Budgets are counted in units of this many bytes.
 const UNIT: u64 = 1024;
+
+/// What every fetch needs.
+#[derive(Clone)]
+struct Fetching {
+    store: Arc<dyn Store>,
+    progress: Arc<Progress>,
+}
 
 /// A blob on its way.
 struct Ahead {

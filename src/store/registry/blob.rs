@@ -19,7 +19,7 @@ use super::retry::{Budget, TRIES};
 use crate::image::Descriptor;
 use crate::store::error::Trouble;
 use crate::store::reader::read_all;
-use crate::store::{BlobReader, Error, Result, VerifyingReader};
+use crate::store::{BlobReader, Error, Prefix, Result, VerifyingReader};
 
 /// Blobs up to this size (bytes) are verified before the first byte is given out, and fetched again if wrong.
 const SMALL: u64 = 256 << 10;
@@ -48,11 +48,11 @@ impl Repository {
     /// A verifying reader.
     pub(super) async fn fetch_blob(&self, descriptor: &Descriptor) -> Result<BlobReader> {
         if descriptor.size > SMALL {
-            return Ok(self.verified(self.connected(descriptor).await?));
+            return Ok(self.verified(self.connected(descriptor, 0).await?));
         }
         let mut budget = Budget::new(WRONG);
         loop {
-            let reader = self.verified(self.connected(descriptor).await?);
+            let reader = self.verified(self.connected(descriptor, 0).await?);
             match read_all(reader, descriptor.size, SMALL).await {
                 Ok(bytes) => return Ok(Box::pin(stream::iter([Ok(bytes)]))),
                 Err(e) if e.is_corruption() => match budget.fail() {
@@ -64,24 +64,23 @@ impl Repository {
         }
     }
 
-    fn verified(&self, fetch: Fetch) -> BlobReader {
-        let descriptor = fetch.descriptor.clone();
-        let stream = stream::unfold(Some(fetch), |fetch| async {
-            let mut fetch = fetch?;
-            match fetch.next().await {
-                Ok(Some(chunk)) => Some((Ok(chunk), Some(fetch))),
-                Ok(None) => None,
-                Err(e) => Some((Err(e), None)),
-            }
-        });
-        VerifyingReader::new(&descriptor, self.place(), Box::pin(stream)).into_reader()
+    /// A verifying reader of what comes after `known`, asked for by Range.
+    pub(super) async fn fetch_rest(&self, descriptor: &Descriptor, known: Prefix) -> Result<BlobReader> {
+        let fetch = self.connected(descriptor, known.length).await?;
+        Ok(VerifyingReader::after(known, descriptor, self.place(), chunks(fetch)).into_reader())
     }
 
-    async fn connected(&self, descriptor: &Descriptor) -> Result<Fetch> {
+    fn verified(&self, fetch: Fetch) -> BlobReader {
+        let descriptor = fetch.descriptor.clone();
+        VerifyingReader::new(&descriptor, self.place(), chunks(fetch)).into_reader()
+    }
+
+    /// Connected at `position`, in bytes from the start.
+    async fn connected(&self, descriptor: &Descriptor, position: u64) -> Result<Fetch> {
         let mut fetch = Fetch {
             repository: self.clone(),
             descriptor: descriptor.clone(),
-            position: 0,
+            position,
             skip: 0,
             answer: None,
             rate: None,
@@ -95,6 +94,18 @@ impl Repository {
         fetch.connect().await?;
         Ok(fetch)
     }
+}
+
+/// The bytes of a fetch, as they come.
+fn chunks(fetch: Fetch) -> BlobReader {
+    Box::pin(stream::unfold(Some(fetch), |fetch| async {
+        let mut fetch = fetch?;
+        match fetch.next().await {
+            Ok(Some(chunk)) => Some((Ok(chunk), Some(fetch))),
+            Ok(None) => None,
+            Err(e) => Some((Err(e), None)),
+        }
+    }))
 }
 
 /// A blob that is being fetched.

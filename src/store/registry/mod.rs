@@ -30,7 +30,7 @@ use self::auth::{Authenticator, Scopes};
 use self::exchange::{Ask, Route};
 use self::pace::{Hosts, Lane, locked};
 use self::transport::Transport;
-use super::{BlobReader, BlobSource, Name, Pushed, Result, Store};
+use super::{BlobReader, BlobSource, Name, Prefix, Pushed, Result, Store};
 use crate::config::endpoint::authority;
 use crate::config::{Access, Config};
 use crate::image::{Descriptor, Digest, Manifest, Reference};
@@ -187,6 +187,10 @@ impl Store for Repository {
 
     async fn open_blob(&self, descriptor: &Descriptor) -> Result<BlobReader> {
         self.fetch_blob(descriptor).await
+    }
+
+    async fn open_blob_after(&self, descriptor: &Descriptor, known: Prefix) -> Result<BlobReader> {
+        self.fetch_rest(descriptor, known).await
     }
 
     async fn push_blob(

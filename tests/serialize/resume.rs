@@ -1,0 +1,179 @@
+//! A run that is killed, as often as it likes to happen, goes on: the archive is that of an uninterrupted run, and
+//! next to nothing is fetched twice. The registry is behind a slow line that counts what passes.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use airgap_mirror::image::{Descriptor, Digest, Manifest, media_type};
+use airgap_mirror::store::layout::Layout;
+use airgap_mirror::store::{BytesBlob, Store};
+
+fn mirror(home: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mirror"));
+    command.current_dir(home).env("HOME", home).env("XDG_CONFIG_HOME", home).args(arguments);
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+/// A child that ends with the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Numbers that look random and are the same in every run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        self.0 >> 33
+    }
+
+    fn bytes(&mut self, length: usize) -> Vec<u8> {
+        (0..length.div_ceil(4)).flat_map(|_| (self.next() as u32).to_le_bytes()).take(length).collect()
+    }
+}
+
+/// An image with a large layer, one that is zeros for the most part, and small ones, named `slow:1`.
+async fn image(home: &Path) {
+    let layout = Layout::new(&home.join("low"));
+    let mut numbers = Numbers(1);
+    let mut descriptors = Vec::new();
+    let mut zeros = numbers.bytes(300_000);
+    zeros[10_000..290_000].fill(0);
+    zeros[299_000..].fill(0);
+    let mut blobs = vec![b"{}".to_vec(), numbers.bytes(3 << 20), zeros];
+    blobs.extend((0..12).map(|_| numbers.bytes(60_000)));
+    for (i, blob) in blobs.into_iter().enumerate() {
+        let kind =
+            if i == 0 { "application/vnd.oci.image.config.v1+json" } else { "application/vnd.oci.image.layer.v1.tar" };
+        let descriptor = Descriptor::new(kind, Digest::sha256(&blob), blob.len() as u64);
+        let source = BytesBlob { descriptor: descriptor.clone(), bytes: blob.into() };
+        layout.push_blob(&descriptor, &source, None).await.unwrap();
+        descriptors.push(descriptor);
+    }
+    let json = serde_json::json!({"schemaVersion": 2, "config": descriptors[0], "layers": descriptors[1..]});
+    layout.push_manifest(&Manifest::new(media_type::OCI_MANIFEST, json.to_string()), Some("slow:1")).await.unwrap();
+}
+
+fn serve(home: &Path) -> (Ended, String) {
+    let arguments = ["serve", "low", "--listen", "127.0.0.1:0", "--output", "json"];
+    let mut child = Ended(mirror(home, &arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(child.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
+    (child, ready["address"].as_str().unwrap().to_owned())
+}
+
+/// A line to `registry` that lets 8 KiB pass every 4 ms in each connection. Gives its address and its count.
+fn slow_line(registry: String) -> (String, Arc<AtomicU64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, count) = (listener.local_addr().unwrap().to_string(), Arc::new(AtomicU64::new(0)));
+    let counted = count.clone();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let Ok(server) = TcpStream::connect(&registry) else { continue };
+            let (mut up, mut down) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut up, &mut down);
+                let _ = down.shutdown(std::net::Shutdown::Write);
+            });
+            let counted = counted.clone();
+            std::thread::spawn(move || pass(server, client, &counted));
+        }
+    });
+    (address, count)
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream, counted: &AtomicU64) {
+    let mut block = [0; 8 << 10];
+    while let Ok(n) = from.read(&mut block) {
+        if n == 0 || to.write_all(&block[..n]).is_err() {
+            break;
+        }
+        counted.fetch_add(n as u64, Relaxed);
+        std::thread::sleep(Duration::from_millis(4));
+    }
+    let _ = to.shutdown(std::net::Shutdown::Both);
+    let _ = from.shutdown(std::net::Shutdown::Both);
+}
+
+/// Serializes again and again, killed each time when some more bytes have passed, until there were so many kills.
+/// `ours`: further arguments. Gives the bytes that passed for each archive that was finished.
+fn kill_and_resume(home: &Path, expected: &[u8], kills: usize, ours: &[&str]) -> Vec<(usize, u64)> {
+    let (_registry, address) = serve(home);
+    let (line, count) = slow_line(address);
+    let image = format!("{line}/slow:1");
+    let arguments = [&["serialize", &image, "out.tar", "--resume", "--progress", "none"], ours].concat();
+    let mut numbers = Numbers(kills as u64);
+    let (mut killed, mut since, mut before) = (0, 0, 0);
+    let mut finished = Vec::new();
+    while killed < kills || since > 0 {
+        let start = count.load(Relaxed);
+        let mut child = Ended(mirror(home, &arguments).spawn().unwrap());
+        let more = if numbers.next().is_multiple_of(8) { 0 } else { numbers.next() % 200_000 };
+        let patience = Instant::now() + Duration::from_secs(5);
+        let ended = loop {
+            if let Some(status) = child.0.try_wait().unwrap() {
+                let mut said = String::new();
+                child.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+                assert!(status.success(), "{said}");
+                break true;
+            }
+            let passed = count.load(Relaxed) - start;
+            if killed < kills && (passed > more || Instant::now() > patience) {
+                break false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        if ended {
+            assert!(std::fs::read(home.join("out.tar")).unwrap() == expected, "after {since} kills");
+            assert!(!home.join("out.tar.partial").exists());
+            std::fs::remove_file(home.join("out.tar")).unwrap();
+            finished.push((since, count.load(Relaxed) - before));
+            (since, before) = (0, count.load(Relaxed));
+            if killed >= kills {
+                break;
+            }
+        } else {
+            drop(child);
+            assert!(!home.join("out.tar").exists());
+            (killed, since) = (killed + 1, since + 1);
+        }
+    }
+    finished
+}
+
+/// The archive of a run that nothing disturbs.
+fn direct(home: &Path, ours: &[&str]) -> Vec<u8> {
+    let (_registry, address) = serve(home);
+    let image = format!("{address}/slow:1");
+    let arguments = [&["serialize", &image, "direct.tar", "--force"], ours].concat();
+    assert!(mirror(home, &arguments).status().unwrap().success());
+    std::fs::read(home.join("direct.tar")).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_kills_change_nothing_and_little_is_fetched_twice() {
+    let home = tempfile::tempdir().unwrap();
+    image(home.path()).await;
+    let expected = direct(home.path(), &[]);
+    for (kills, jobs, block) in [(38, "1", 64 << 10), (12, "8", 8 * (64 << 10))] {
+        for (kills, passed) in kill_and_resume(home.path(), &expected, kills, &["--jobs", jobs]) {
+            let size = expected.len() as u64;
+            // For each kill 1 % of the archive and a block for each connection, and the head of each answer.
+            let allowed = size + kills as u64 * (size / 100 + block) + (kills as u64 + 16) * 4096;
+            assert!(passed <= allowed, "{kills} kills: {passed} bytes passed for {size}, more than {allowed}");
+        }
+    }
+}
