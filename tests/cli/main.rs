@@ -4,6 +4,7 @@ mod arguments;
 mod bad_input;
 mod batch;
 mod diff;
+mod fixtures;
 mod interrupts;
 mod json;
 mod pipeline;
