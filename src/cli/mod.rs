@@ -27,6 +27,7 @@ mod serve;
 mod session;
 mod summary;
 mod tape;
+mod unarchive;
 mod writing;
 
 use std::ffi::OsString;
@@ -75,6 +76,7 @@ enum Command {
     BatchSerialize(batch_serialize::Args),
     BatchDeserialize(batch_deserialize::Args),
     Archive(archive::Args),
+    Unarchive(unarchive::Args),
     Serve(serve::Args),
     Login(login::Login),
     Logout(login::Logout),
@@ -162,6 +164,7 @@ async fn dispatch(command: &Command, session: &Session) -> Result<Exit, Failure>
         Command::BatchSerialize(args) => batch_serialize::run(args, session).await,
         Command::BatchDeserialize(args) => batch_deserialize::run(args, session).await,
         Command::Archive(args) => archive::run(args, session).await,
+        Command::Unarchive(args) => unarchive::run(args, session).await,
         Command::Serve(args) => serve::run(args, session).await,
         Command::Login(args) => login::login(args, session).await,
         Command::Logout(args) => login::logout(args, session).await,

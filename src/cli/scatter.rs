@@ -33,6 +33,17 @@ pub struct Args {
     #[arg(value_name = "MAPPER")]
     mapper: String,
 
+    /// Take foreign layers as well, which gather --foreign-layers brought
+    #[arg(long)]
+    foreign_layers: bool,
+
+    #[command(flatten)]
+    choice: Choice,
+}
+
+/// What of a gather goes to its destinations, whatever it is in.
+#[derive(Debug, clap::Args)]
+pub struct Choice {
     /// Print every destination, and move nothing
     #[arg(long)]
     check: bool,
@@ -40,10 +51,6 @@ pub struct Args {
     /// Take what refers to the images as well: signatures, SBOMs, attestations, and what refers to those
     #[arg(short, long)]
     recursive: bool,
-
-    /// Take foreign layers as well, which gather --foreign-layers brought
-    #[arg(long)]
-    foreign_layers: bool,
 
     /// Only the images of that list of sources
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
@@ -57,33 +64,50 @@ pub struct Args {
     platforms: Platforms,
 }
 
+impl Choice {
+    pub fn options(&self) -> Result<Options, Failure> {
+        Ok(Options {
+            check: self.check,
+            recursive: self.recursive,
+            subset: self.subset.as_deref().map(list::read).transpose().map_err(Failure::usage)?,
+            selectors: self.selector.clone(),
+            platforms: self.platforms.list(),
+            foreign_layers: false,
+        })
+    }
+
+    /// Prints what went where; `done` and `planned` are the verb.
+    pub fn print(
+        &self,
+        session: &Session,
+        schema: &'static str,
+        (done, planned): (&str, &str),
+        report: &Report,
+    ) -> Result<Exit, Failure> {
+        let exit = if report.failures.is_empty() { Exit::Verified } else { Exit::Failed };
+        let verb = if report.checked_only { planned } else { done };
+        session.report(schema, report, text(verb, report).text(), exit)?;
+        session.failures(&summary::failures(&report.failures, self.subset.as_deref().unwrap_or("list"), exit));
+        Ok(exit)
+    }
+}
+
 pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
     let mapper = Mapper::parse(&args.mapper).map_err(Failure::usage)?;
-    let options = Options {
-        check: args.check,
-        recursive: args.recursive,
-        foreign_layers: args.foreign_layers,
-        subset: args.subset.as_deref().map(list::read).transpose().map_err(Failure::usage)?,
-        selectors: args.selector.clone(),
-        platforms: args.platforms.list(),
-    };
+    let options = Options { foreign_layers: args.foreign_layers, ..args.choice.options()? };
     let context = session.context()?;
     let next = "run the same command again: what has arrived is not sent twice";
     let report = session.perform(next, scatter::scatter(&context, &args.image, &mapper, &options)).await?;
-    let exit = if report.failures.is_empty() { Exit::Verified } else { Exit::Failed };
-    session.report("mirror/scatter/v1", &report, text(args, &report).text(), exit)?;
-    session.failures(&summary::failures(&report.failures, args.subset.as_deref().unwrap_or("list"), exit));
-    Ok(exit)
+    args.choice.print(session, "mirror/scatter/v1", ("scattered", "would scatter"), &report)
 }
 
-fn text(args: &Args, report: &Report) -> Summary {
+fn text(verb: &str, report: &Report) -> Summary {
     let destinations: usize = report.images.iter().map(|image| image.destinations.len()).sum();
     let places = count(destinations as u64, "destination");
     let images = count(report.images.len() as u64, "image");
-    let verb = if args.check { "would scatter" } else { "scattered" };
     let mut summary = Summary::new(format!("{verb} {images} of {} to {places}", report.reference));
     summary.field("digest", report.digest);
-    if args.check {
+    if report.checked_only {
         summary.destinations(&report.images);
     } else {
         summary.moved(&report.moved);

@@ -22,6 +22,7 @@ mod sizes;
 mod sources;
 pub mod survey;
 pub mod tape;
+pub mod unarchive;
 pub mod walk;
 
 use std::sync::Arc;

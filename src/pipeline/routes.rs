@@ -112,6 +112,24 @@ impl Route {
 }
 
 impl Routes {
+    /// The stores that images go to, each once.
+    pub fn destinations(&self, copier: &Copier) -> Result<Vec<Arc<dyn Store>>> {
+        let mut stores: Vec<Arc<dyn Store>> = Vec::new();
+        for destination in self.routes.iter().flat_map(|route| &route.destinations) {
+            let store = copier.open(destination)?;
+            // The copier opens each once.
+            if !stores.iter().any(|known| Arc::ptr_eq(known, &store)) {
+                stores.push(store);
+            }
+        }
+        Ok(stores)
+    }
+
+    /// Has everything read from `store`.
+    pub fn read_from(&mut self, store: &Arc<dyn Store>) {
+        self.routes.iter_mut().for_each(|route| route.from = store.clone());
+    }
+
     /// What a check tells: every destination that images would have.
     pub fn placed(&self) -> Vec<Placed> {
         self.routes.iter().map(Route::placed).collect()

@@ -10,9 +10,9 @@ use serde::Serialize;
 
 use super::copy::{self, Copier};
 use super::platforms::choose;
-use super::routes::{Located, name_of, plan};
+use super::routes::{Located, Routes, name_of, plan};
 use super::{Context, Error, Failure, LeftOut, Moved, Placed, Result};
-use crate::image::{Descriptor, Digest, ImageName, Platform, annotation, media_type};
+use crate::image::{Descriptor, Digest, ImageName, Manifest, Platform, annotation, media_type};
 use crate::mapping::Mapper;
 use crate::source::{Selector, Source, labels_of, matches_any};
 use crate::store::Store;
@@ -35,6 +35,28 @@ pub struct Options {
     pub platforms: Vec<Platform>,
 }
 
+impl Options {
+    /// The images that subset and selectors leave.
+    pub(super) fn select(&self, children: Vec<Descriptor>) -> Result<Vec<Descriptor>> {
+        let subset: Option<HashSet<&str>> = self.subset.as_ref().map(|s| s.iter().map(|s| s.text.as_str()).collect());
+        let mut chosen = Vec::new();
+        for child in children {
+            let source = child.annotation(annotation::SOURCE).unwrap_or_default();
+            if subset.as_ref().is_some_and(|subset| !subset.contains(source)) {
+                continue;
+            }
+            if !self.selectors.is_empty() {
+                let labels = labels_of(&child).map_err(|e| Error::Refused(e.to_string()))?;
+                if !matches_any(&self.selectors, &labels) {
+                    continue;
+                }
+            }
+            chosen.push(child);
+        }
+        Ok(chosen)
+    }
+}
+
 /// What went where.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -53,6 +75,21 @@ pub struct Report {
     pub checked_only: bool,
 }
 
+impl Report {
+    pub(super) fn new(reference: String, digest: Digest, options: &Options) -> Report {
+        Report {
+            reference,
+            digest,
+            images: Vec::new(),
+            no_destination: Vec::new(),
+            moved: Moved::default(),
+            left_out: Vec::new(),
+            failures: Vec::new(),
+            checked_only: options.check,
+        }
+    }
+}
+
 /// Copies the images of a gather index (or of any index) to the destinations that `mapper` gives them.
 pub async fn scatter(cx: &Context, image: &ImageName, mapper: &Mapper, options: &Options) -> Result<Report> {
     let copier =
@@ -60,37 +97,52 @@ pub async fn scatter(cx: &Context, image: &ImageName, mapper: &Mapper, options: 
     let from = copier.open_source(image)?;
     cx.progress.begin("reading the gather index");
     let root = copier.fetch(&from, &image.name()).await?;
-    let index = copier.manifest(&from, &root).await?;
-    if !media_type::is_index(index.media_type()) {
-        let kind = printable(index.media_type());
-        return Err(Error::Refused(format!("{image} is no index but {kind}: name what gather or deserialize made")));
-    }
-    let mut report = Report {
-        reference: image.to_string(),
-        digest: root.digest,
-        images: Vec::new(),
-        no_destination: Vec::new(),
-        moved: Moved::default(),
-        left_out: Vec::new(),
-        failures: Vec::new(),
-        checked_only: options.check,
-    };
-    let children = index.children().map_err(crate::store::Error::from)?.manifests;
-    let chosen = filter(&copier, &from, children, options, &mut report).await?;
+    let mut report = Report::new(image.to_string(), root.digest, options);
+    let routes = route(&copier, &from, &root, mapper, options, &mut report).await?;
+    deliver(cx, &copier, routes, &mut report).await;
+    Ok(report)
+}
+
+/// Where the images of the index `root` go, by the options and the mapper.
+pub(super) async fn route(
+    copier: &Copier,
+    from: &Arc<dyn Store>,
+    root: &Descriptor,
+    mapper: &Mapper,
+    options: &Options,
+    report: &mut Report,
+) -> Result<Routes> {
+    let index = copier.manifest(from, root).await?;
+    let chosen = filter(copier, from, children(&index, &report.reference)?, options, report).await?;
     let located = |image| Located { store: from.clone(), image, line: None };
     let mut routes = plan(chosen.into_iter().map(located).collect(), mapper)?;
     report.no_destination = std::mem::take(&mut routes.no_destination);
-    if options.check {
+    Ok(routes)
+}
+
+/// Sends everything, unless only a check was asked for.
+pub(super) async fn deliver(cx: &Context, copier: &Copier, routes: Routes, report: &mut Report) {
+    if report.checked_only {
         report.images = routes.placed();
-        return Ok(report);
+        return;
     }
     cx.progress.begin("scattering");
-    let sent = routes.send(&copier).await;
+    let sent = routes.send(copier).await;
     report.images = sent.images;
     report.failures.extend(sent.failures);
     report.moved = copier.moved();
     report.left_out.extend(copier.left_out());
-    Ok(report)
+}
+
+/// The images of an index. What is none is refused.
+pub(super) fn children(index: &Manifest, reference: &str) -> Result<Vec<Descriptor>> {
+    if !media_type::is_index(index.media_type()) {
+        let kind = printable(index.media_type());
+        return Err(Error::Refused(format!(
+            "{reference} is no index but {kind}: name what gather or deserialize made"
+        )));
+    }
+    Ok(index.children().map_err(crate::store::Error::from)?.manifests)
 }
 
 /// The images that subset, selectors and platforms leave, in the order of the index.
@@ -101,24 +153,11 @@ async fn filter(
     options: &Options,
     report: &mut Report,
 ) -> Result<Vec<Descriptor>> {
-    let subset: Option<HashSet<&str>> = options.subset.as_ref().map(|s| s.iter().map(|s| s.text.as_str()).collect());
-    let mut found = HashSet::new();
+    let sources: HashSet<String> =
+        children.iter().filter_map(|c| c.annotation(annotation::SOURCE)).map(str::to_owned).collect();
     let mut chosen = Vec::new();
     let mut taken: BTreeMap<String, usize> = BTreeMap::new();
-    for child in children {
-        let source = child.annotation(annotation::SOURCE).unwrap_or_default();
-        if let Some(subset) = &subset {
-            if !subset.contains(source) {
-                continue;
-            }
-            found.insert(source.to_owned());
-        }
-        if !options.selectors.is_empty() {
-            let labels = labels_of(&child).map_err(|e| Error::Refused(e.to_string()))?;
-            if !matches_any(&options.selectors, &labels) {
-                continue;
-            }
-        }
+    for child in options.select(children)? {
         let image = name_of(&child);
         let roots = of_platforms(copier, from, child, &options.platforms).await?;
         *taken.entry(image).or_insert(0) += roots.len();
@@ -129,7 +168,7 @@ async fn filter(
         report.left_out.push(LeftOut { image, what: "the image".into(), why });
     }
     // What the subset asks for and the index does not have is a failure that leaves the others alone.
-    for source in options.subset.iter().flatten().filter(|s| !found.contains(&s.text)) {
+    for source in options.subset.iter().flatten().filter(|s| !sources.contains(&s.text)) {
         let error = Error::Refused(format!("it is not in {}", report.reference));
         report.failures.push(Failure::new(source.text.clone(), Some(source.line), &error));
     }

@@ -56,6 +56,12 @@ impl Archive {
         Ok(Archive { name: name.into(), bytes: Held::Small(passed.kept), contents: Arc::new(passed.contents) })
     }
 
+    /// An archive that has passed elsewhere; `manifests` are what is at hand of it.
+    pub fn passed_by(name: &str, contents: Arc<Contents>, manifests: &[Manifest]) -> Self {
+        let kept = manifests.iter().map(|manifest| (manifest.digest(), manifest.bytes.clone())).collect();
+        Archive { name: name.into(), bytes: Held::Small(kept), contents }
+    }
+
     fn missing(&self, what: impl std::fmt::Display) -> Error {
         Error::Missing { what: what.to_string(), place: self.name.clone() }
     }

@@ -5,3 +5,4 @@ mod clone;
 #[path = "../cli/program.rs"]
 mod program;
 mod run;
+mod unarchive;

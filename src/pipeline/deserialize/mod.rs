@@ -6,7 +6,7 @@
 
 mod passing;
 mod promise;
-mod roots;
+pub(super) mod roots;
 pub mod stream;
 
 use std::sync::Arc;

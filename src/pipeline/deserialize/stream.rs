@@ -46,6 +46,11 @@ pub trait Landing: Send + Sync {
 
     /// Returns when the blob is in place.
     async fn land(&self, descriptor: &Descriptor, bytes: &dyn BlobSource) -> std::result::Result<(), Shared>;
+
+    /// A manifest passes and is kept in memory; what it names comes later, in the usual order.
+    fn passes(&self, _manifest: &Manifest) -> Result<()> {
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -234,7 +239,9 @@ impl Reading<'_> {
                 return Err(store::Error::Digest { what, place, expected, actual }.into());
             }
             let descriptor = Descriptor::new(kind, digest, descriptor.size);
-            if self.kept.insert(digest, (Manifest { descriptor, bytes }, permits)).is_none() {
+            let manifest = Manifest { descriptor, bytes };
+            self.landing.passes(&manifest)?;
+            if self.kept.insert(digest, (manifest, permits)).is_none() {
                 self.kept_units += units;
             }
             return Ok(());

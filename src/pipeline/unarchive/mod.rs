@@ -1,0 +1,130 @@
+//! `unarchive`: the images of an archive straight to where a ruleset sends them, with nothing in between.
+//!
+//! A regular, uncompressed file is read where it is needed. Anything else passes once: what an image needs goes
+//! to the first of its destinations while it passes, and from there to the others. Manifests and tags go when
+//! everything has passed and every destination is known.
+
+mod sorting;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::copy::{self, Copier};
+use super::deserialize::{roots, stream};
+use super::scatter::{self, Options, Report};
+use super::survey::survey;
+use super::{Context, Error, Failure, LeftOut, Result};
+use crate::archive::reader::Ending;
+use crate::image::Descriptor;
+use crate::mapping::Mapper;
+use crate::store::archive::Archive;
+use crate::store::location::Input;
+use crate::store::overlay::Overlay;
+use crate::store::{Location, Opened, Roots, Store};
+use sorting::Sorting;
+
+/// What is at hand of an archive.
+struct Read {
+    archive: Arc<Archive>,
+    /// The archive, over where blobs were put when they passed.
+    source: Arc<dyn Store>,
+    /// It has passed: what it holds cannot be read again.
+    passed: bool,
+}
+
+/// Copies the images of `source` to the destinations that `mapper` gives them. `root`: of an archive with several
+/// images, the one to take, by its name in `index.json` or its digest.
+pub async fn unarchive(
+    cx: &Context,
+    source: &Location,
+    mapper: &Arc<Mapper>,
+    root: Option<&str>,
+    options: &Options,
+) -> Result<Report> {
+    let file = match (source, root) {
+        (Location::Archive(file), _) => file,
+        (Location::Image(image), None) => return scatter::scatter(cx, image, mapper, options).await,
+        (Location::Image(image), Some(_)) => {
+            return Err(Error::Refused(format!("{image} is no archive: put the tag into its name")));
+        }
+    };
+    cx.progress.begin("reading the archive");
+    // What the archive has of foreign layers goes along.
+    let copier = Copier::new(cx, copy::Options { recursive: options.recursive, foreign_layers: true });
+    let read = read(cx, &copier, file, mapper, options).await?;
+    let contents = read.archive.contents.clone();
+    let place = read.archive.describe();
+    let listed = Roots::Listed(contents.indexes.iter().flatten().cloned().collect());
+    let survey = survey(cx, &Opened { store: read.source.clone(), roots: listed, archive: None }, false).await?;
+    let (root, promised) = roots::choose(&place, &contents, &survey, root)?;
+    survey.manifests.values().for_each(|manifest| copier.keep(manifest));
+
+    let mut report = Report::new(place.clone(), root.digest, options);
+    let mut routes = scatter::route(&copier, &read.source, &root, mapper, options, &mut report).await?;
+    let destinations = routes.destinations(&copier)?;
+    if !read.passed {
+        // A later part relies on what earlier ones brought.
+        let layers = [read.source.clone()].into_iter().chain(destinations.iter().cloned()).collect();
+        let overlay = Overlay::new(&place, layers);
+        survey.manifests.keys().for_each(|digest| overlay.learn(*digest, read.source.clone()));
+        routes.read_from(&(Arc::new(overlay) as Arc<dyn Store>));
+    }
+    let foreign: Vec<&Descriptor> =
+        survey.children.values().flat_map(|c| &c.layers).filter(|d| d.is_foreign()).collect();
+    let mut seen = HashSet::new();
+    for layer in foreign.into_iter().filter(|d| !contents.blobs.contains_key(&d.digest) && seen.insert(d.digest)) {
+        // The engine has nothing to do about it.
+        destinations.iter().for_each(|to| copier.way(read.source.clone(), to.clone(), place.as_str()).found(layer));
+        let why = "a foreign layer that is not in the archive".into();
+        report.left_out.push(LeftOut { image: place.clone(), what: layer.digest.to_string(), why });
+    }
+    scatter::deliver(cx, &copier, routes, &mut report).await;
+    report.left_out.sort_by(|a, b| (&a.image, &a.what).cmp(&(&b.image, &b.what)));
+    let everything = options.subset.is_none() && options.selectors.is_empty() && options.platforms.is_empty();
+    for problem in survey.problems {
+        if promised.contains(&problem.digest) && (everything || !problem.is_missing()) {
+            report.failures.push(Failure::new(problem.digest.to_string(), None, &problem.error.into()));
+        }
+    }
+    report.failures.extend(cut(&place, contents.ending));
+    Ok(report)
+}
+
+/// Says that an archive is not whole, whatever of it arrived.
+fn cut(place: &str, ending: Ending) -> Option<Failure> {
+    let how = match ending {
+        Ending::Complete => return None,
+        Ending::NoTrailer => "it ends without the trailer of a whole archive".to_owned(),
+        Ending::Torn { offset } => format!("it was cut in the entry at byte {offset}"),
+    };
+    let error = Error::Refused(format!("{how}: what arrived stays where it is; read the whole archive"));
+    Some(Failure::new(place.to_owned(), None, &error))
+}
+
+async fn read(cx: &Context, copier: &Copier, file: &str, mapper: &Arc<Mapper>, options: &Options) -> Result<Read> {
+    let (name, bytes) = match cx.stores.open_input(file).await? {
+        Input::Seekable(archive) => {
+            let archive = Arc::new(archive);
+            return Ok(Read { source: archive.clone(), archive, passed: false });
+        }
+        Input::Stream { name, bytes } => (name, bytes),
+    };
+    if options.check {
+        let archive = Arc::new(Archive::read_through(&name, bytes).await?);
+        return Ok(Read { source: archive.clone(), archive, passed: true });
+    }
+    let sorting = Arc::new(Sorting::new(copier.clone(), &name, mapper.clone(), options.clone()));
+    let passed = stream::read(cx, &name, bytes, sorting.clone()).await?;
+    let archive = Arc::new(Archive::passed_by(&name, Arc::new(passed.contents), &passed.kept));
+    let mut layers = sorting.destinations();
+    layers.push(archive.clone());
+    let overlay = Overlay::new(&name, layers);
+    for (digest, store) in sorting.landed() {
+        overlay.learn(digest, store);
+    }
+    for manifest in passed.kept {
+        overlay.learn(manifest.digest(), archive.clone());
+        overlay.keep(manifest);
+    }
+    Ok(Read { source: Arc::new(overlay), archive, passed: true })
+}
