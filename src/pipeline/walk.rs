@@ -72,7 +72,7 @@ async fn fetch(store: &dyn Store, descriptor: &Descriptor) -> store::Result<Mani
                 return Err(Error::Missing { what, place });
             }
             Err(e) if e.is_corruption() && tries < CORRUPTION_TRIES => {
-                tracing::warn!("{e}; reading it again");
+                tracing::info!("{e}; reading it again");
                 tries += 1;
             }
             Err(e) => return Err(e),

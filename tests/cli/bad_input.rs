@@ -478,7 +478,7 @@ fn several_archives_in_one_are_read_or_refused() {
             let output = run(small.home(), &["deserialize", source, "oci:high:sync"], input);
             match code {
                 0 => assert!(output.status.success()),
-                _ => failed(&output, code, &["several archives", "split them"]),
+                _ => failed(&output, code, &["2 images", "--root"]),
             }
             assert_eq!(tagged(&small.path("high")), code == 0);
             let _ = fs::remove_dir_all(small.path("high"));
@@ -504,4 +504,29 @@ fn what_is_no_archive_is_said_to_be_none() {
         "",
         &["gone.tar", "hint: check the path"],
     );
+}
+
+#[test]
+fn a_foreign_layer_goes_the_whole_way_where_it_is_asked_for() {
+    let mut small = Small::image();
+    let theirs = small.blob("application/vnd.oci.image.layer.nondistributable.v1.tar", b"theirs");
+    let path = blob_name(&theirs);
+    let image = small.manifest(vec![theirs]);
+    small.name("foreign", image);
+    fs::write(small.path("images.list"), "oci:low:foreign\n").unwrap();
+    for (flag, place) in [(None, "without"), (Some("--foreign-layers"), "with")] {
+        let run = |arguments: &[&str]| {
+            let output = succeeds(small.home(), &arguments.iter().copied().chain(flag).collect::<Vec<_>>());
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        let (mid, high) = (format!("oci:{place}/mid:x"), format!("oci:{place}/high:x"));
+        fs::create_dir(small.path(place)).unwrap();
+        run(&["gather", "images.list", &mid]);
+        run(&["serialize", &mid, &format!("{place}/x.tar")]);
+        succeeds(small.home(), &["deserialize", &format!("{place}/x.tar"), &high]);
+        fs::write(small.path("rules.csv"), format!("oci:low:,oci:{place}/end:\n")).unwrap();
+        let said = run(&["scatter", &high, "all-prefix=rules.csv"]);
+        assert_eq!(small.path(place).join("end").join(&path).exists(), flag.is_some(), "{said}");
+        assert_eq!(said.contains("left out"), flag.is_none(), "{said}");
+    }
 }

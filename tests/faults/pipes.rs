@@ -24,7 +24,7 @@ fn entry(archive: &mut Vec<u8>, name: &str, bytes: &[u8]) {
 }
 
 /// One image with these layers, the first given first; the digests of its blobs.
-fn archive(layers: &[Vec<u8>]) -> (Vec<u8>, Vec<String>) {
+pub fn archive(layers: &[Vec<u8>]) -> (Vec<u8>, Vec<String>) {
     let mut archive = Vec::new();
     let mut digests = Vec::new();
     let mut put = |archive: &mut Vec<u8>, media_type: &str, bytes: &[u8]| {
@@ -46,7 +46,7 @@ fn archive(layers: &[Vec<u8>]) -> (Vec<u8>, Vec<String>) {
 }
 
 /// Bytes that are the same nowhere.
-fn noise(length: u64) -> Vec<u8> {
+pub fn noise(length: u64) -> Vec<u8> {
     let mut state = 1u64;
     let words = (0..length / 8).flat_map(|_| {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);

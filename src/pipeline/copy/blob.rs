@@ -134,7 +134,8 @@ impl Way {
                     source.settle();
                     return Ok(pushed);
                 }
-                Err(e) if e.is_corruption() && tries < CORRUPTION_TRIES => {
+                // A file says the same again.
+                Err(e) if e.is_corruption() && self.source.site().is_some() && tries < CORRUPTION_TRIES => {
                     tracing::warn!("{e}; reading it again");
                     tries += 1;
                 }
