@@ -1,7 +1,10 @@
-//! What each verb asks of a registry, counted on the wire between the program and `mirror serve`. Invariant: a limit here
-//! is what the work cannot do without, and a few questions more while the program learns what is there.
+//! What each verb asks of a registry, counted on the wire between the program and `mirror serve`, and the limits and
+//! proxies that it keeps to. Invariant: a limit here is what the work cannot do without, and a few questions more while
+//! the program learns what is there.
 
+mod limits;
 mod middle;
+mod proxies;
 
 use std::path::Path;
 
@@ -9,43 +12,49 @@ use airgap_mirror::image::Digest;
 use airgap_mirror::serve::{self, Server};
 use assert_cmd::Command;
 use middle::{Asked, Middle};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Images, and blobs of each that no other has.
 const IMAGES: usize = 120;
 const BLOBS: usize = 3;
 
-/// A home with a layout of small images, and a list of them.
+/// Keeps bytes in the layout `images` and gives their descriptor.
+fn keep(home: &Path, media_type: &str, bytes: Vec<u8>) -> Value {
+    let digest = Digest::sha256(&bytes);
+    std::fs::write(home.join("images/blobs/sha256").join(digest.hex().to_string()), &bytes).unwrap();
+    json!({"mediaType": media_type, "digest": digest, "size": bytes.len()})
+}
+
+/// An image of those layers, by that name.
+fn image(home: &Path, name: &str, layers: Vec<Vec<u8>>) -> Value {
+    let config = keep(home, "application/vnd.oci.image.config.v1+json", json!({"author": name}).to_string().into());
+    let layer = |layer| keep(home, "application/vnd.oci.image.layer.v1.tar", layer);
+    let layers: Vec<_> = layers.into_iter().map(layer).collect();
+    let media_type = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = json!({"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": layers});
+    let mut root = keep(home, media_type, manifest.to_string().into());
+    root["annotations"] = json!({"org.opencontainers.image.ref.name": name});
+    root
+}
+
+/// A home with a layout of small images, which `images.list` names, and a large one, which `large.list` does.
 fn home() -> TempDir {
-    let home = tempfile::tempdir().unwrap();
-    let blobs = home.path().join("images/blobs/sha256");
-    std::fs::create_dir_all(&blobs).unwrap();
-    let keep = |media_type: &str, bytes: Vec<u8>| {
-        let digest = Digest::sha256(&bytes);
-        std::fs::write(blobs.join(digest.hex().to_string()), &bytes).unwrap();
-        json!({"mediaType": media_type, "digest": digest, "size": bytes.len()})
-    };
-    let mut roots = Vec::new();
-    let mut list = String::new();
-    for image in 0..IMAGES {
-        let config = keep("application/vnd.oci.image.config.v1+json", json!({"author": image}).to_string().into());
-        let layer = |n| keep("application/vnd.oci.image.layer.v1.tar", format!("layer {n} of {image}").into());
-        let layers: Vec<_> = (1..BLOBS).map(layer).collect();
-        let media_type = "application/vnd.oci.image.manifest.v1+json";
-        let manifest = json!({"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": layers});
-        let mut root = keep(media_type, manifest.to_string().into());
-        // Two images a repository.
-        let name = format!("app-{}:v{}", image / 2, image % 2);
-        root["annotations"] = json!({"org.opencontainers.image.ref.name": name});
-        roots.push(root);
-        list.push_str(&format!("oci:images:{name}\n"));
-    }
+    let directory = tempfile::tempdir().unwrap();
+    let home = directory.path();
+    std::fs::create_dir_all(home.join("images/blobs/sha256")).unwrap();
+    // Two images a repository.
+    let names: Vec<String> = (0..IMAGES).map(|image| format!("app-{}:v{}", image / 2, image % 2)).collect();
+    let layers = |name: &str| (1..BLOBS).map(|n| format!("layer {n} of {name}").into()).collect();
+    let mut roots: Vec<Value> = names.iter().map(|name| image(home, name, layers(name))).collect();
+    roots.push(image(home, "large:v0", vec![vec![7; 1 << 20]]));
     let index = json!({"schemaVersion": 2, "manifests": roots}).to_string();
-    std::fs::write(home.path().join("images/index.json"), index).unwrap();
-    std::fs::write(home.path().join("images/oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-    std::fs::write(home.path().join("images.list"), list).unwrap();
-    home
+    std::fs::write(home.join("images/index.json"), index).unwrap();
+    std::fs::write(home.join("images/oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    let list: String = names.iter().map(|name| format!("oci:images:{name}\n")).collect();
+    std::fs::write(home.join("images.list"), list).unwrap();
+    std::fs::write(home.join("large.list"), "oci:images:large:v0\n").unwrap();
+    directory
 }
 
 /// The program, in an empty environment as far as its configuration and its credentials go.
