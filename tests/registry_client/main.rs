@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use airgap_mirror::config::Config;
+use airgap_mirror::config::credentials::{Chain, Credential};
 use airgap_mirror::image::{Algorithm, Descriptor, Digest, ImageName, Manifest, media_type};
 use airgap_mirror::store::registry::Client;
 use airgap_mirror::store::{BlobSource, BytesBlob, Name, Pushed, Result, Store, Stores};
@@ -147,6 +148,29 @@ async fn a_token_that_dies_early_is_asked_for_again() {
         assert!(store.has_blob(&described(&[i])).await.unwrap());
     }
     assert_eq!(server.count("GET", "/token"), 3);
+}
+
+#[tokio::test]
+async fn an_identity_token_is_traded_for_access() {
+    let server = Server::start(|asked, _| match asked.header("authorization") {
+        _ if asked.is("POST", "/token") => reply(200).body(r#"{"access_token":"access","expires_in":300}"#),
+        Some("Bearer access") => reply(200).header("Content-Length", 1),
+        _ => reply(401).header("WWW-Authenticate", r#"Bearer realm="/token",service="s""#),
+    })
+    .await;
+    let credential = Credential::Identity("id+entity".to_owned().into());
+    let config = Config::default().with_credentials(Chain::fixed(credential));
+    let image: ImageName = format!("{}/a:latest", server.address).parse().unwrap();
+    let store = Stores::new(Client::new(Arc::new(config))).open(&image).unwrap();
+    assert!(store.has_blob(&described(b"x")).await.unwrap());
+    let asked = server.asked();
+    let trade = asked.iter().find(|a| a.is("POST", "/token")).unwrap();
+    let form = String::from_utf8_lossy(&trade.body);
+    for field in ["grant_type=refresh_token", "refresh_token=id%2Bentity", "service=s", "scope=repository%3Aa%3Apull"] {
+        assert!(form.contains(field), "{form}");
+    }
+    let shown = |a: &server::Asked| a.header("authorization").is_some_and(|h| h.contains("id+entity"));
+    assert!(!asked.iter().any(shown), "it goes to the token endpoint alone");
 }
 
 #[tokio::test]
