@@ -8,3 +8,4 @@ mod engines;
 mod programs;
 mod registries;
 mod road;
+mod short_roads;
