@@ -5,6 +5,7 @@
 
 pub mod checkpoint;
 pub mod contents;
+pub mod docker;
 pub mod index;
 pub mod layout;
 pub mod pass;

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 
-use super::{index, layout, tar};
+use super::{docker, index, layout, tar};
 use crate::image::manifest::ManifestError;
 use crate::image::{Algorithm, Descriptor, Digest, Manifest, annotation};
 
@@ -90,6 +90,8 @@ pub struct Skipped {
 pub struct Wishes<'a> {
     /// Layers that registries usually do not hold, too.
     pub foreign_layers: bool,
+    /// `manifest.json` at the end, for `docker load`.
+    pub manifest_json: bool,
     /// Whether a blob need not travel; the flag says that it is a manifest.
     pub skip: &'a dyn Fn(&Digest, bool) -> Option<Why>,
 }
@@ -123,6 +125,14 @@ impl Plan {
         let mut plan = Plan::default();
         let met = plan.visit(first, graph, wishes)?;
         plan.add("index.json", None, Content::Bytes(index::build(&met, &deduplicated)?.into()));
+        if wishes.manifest_json {
+            let archived = plan.entries.iter().filter_map(|e| Some(e.descriptor.as_ref()?.digest)).collect();
+            let json = docker::build(root, graph, &archived).map_err(|e| match e {
+                docker::BuildError::Manifest(e) => PlanError::Manifest(e),
+                docker::BuildError::Json(e) => PlanError::Json(e),
+            })?;
+            plan.add("manifest.json", None, Content::Bytes(json.into()));
+        }
         let bytes = |bytes: Vec<u8>| Content::Bytes(bytes.into());
         let start = [("oci-layout", bytes(layout::build(plan.expected())?)), ("index.json", bytes(only_root))];
         let start = start.map(|(name, content)| Entry { name: name.into(), descriptor: None, content, offset: 0 });

@@ -53,6 +53,19 @@ pub struct Writing {
     /// Compress the whole archive; container layers are compressed already
     #[arg(long, value_name = "METHOD", value_enum)]
     compression: Option<Method>,
+
+    /// How hard to compress: 1 to 22 for zstd [default: 3], 1 to 9 for gzip [default: 6]
+    #[arg(long, value_name = "LEVEL", requires = "compression", value_parser = clap::value_parser!(i32).range(1..=22))]
+    compression_level: Option<i32>,
+
+    /// Write manifest.json too, by which docker load finds the images; of several platforms it takes linux/amd64
+    #[arg(long)]
+    manifest_json: bool,
+
+    /// Write down in FILE what is on the medium, a line of JSON for each blob; a file that is there is replaced. See
+    /// --existing-from-checkpoint
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    checkpoint: Option<PathBuf>,
 }
 
 impl Writing {
@@ -68,6 +81,9 @@ impl Writing {
             dry_run: self.dry_run,
             foreign_layers: self.foreign_layers,
             compression: self.compression.map(Into::into),
+            level: self.compression_level,
+            manifest_json: self.manifest_json,
+            checkpoint: self.checkpoint.clone(),
             resume: self.resume,
             leave_out: Arc::new(existing::digests(context, existing).await?),
             earlier,

@@ -1,12 +1,19 @@
 //! Compression of a whole archive: zstd or gzip on the way out, recognised by content on the way in.
 //! Both give the same bytes for the same input on any machine.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, BufRead, Read, Write};
+use std::ops::RangeInclusive;
 use std::str::FromStr;
+use std::thread::JoinHandle;
 
 /// Level for zstd; layers are compressed already, so more of it buys nothing.
 const ZSTD_LEVEL: i32 = 3;
+/// Level for gzip, that of the command.
+const GZIP_LEVEL: i32 = 6;
+/// Bytes that are compressed together, and apart from all others.
+const BLOCK: usize = 2 << 20;
 /// The largest zstd window that is decoded: 2^27 bytes, what the zstd command takes without being asked.
 const ZSTD_WINDOW_LOG: u32 = 27;
 
@@ -52,57 +59,121 @@ impl Compression {
     }
 }
 
-/// Compresses what is written to it. Unfinished, it leaves a stream that no reader takes for whole.
-pub enum Compressor<W: Write> {
-    None(W),
-    Zstd(zstd::stream::write::Encoder<'static, W>),
-    Gzip(flate2::write::GzEncoder<W>),
+impl Compression {
+    /// The levels that there are.
+    pub fn levels(self) -> RangeInclusive<i32> {
+        match self {
+            Compression::Zstd => 1..=22,
+            Compression::Gzip => 1..=9,
+        }
+    }
+
+    /// One frame (zstd) or member (gzip) that holds `block`.
+    fn pack(self, level: Option<i32>, block: &[u8]) -> io::Result<Vec<u8>> {
+        match self {
+            Compression::Zstd => {
+                let mut compressor = zstd::bulk::Compressor::new(level.unwrap_or(ZSTD_LEVEL))?;
+                compressor.set_parameter(zstd::zstd_safe::CParameter::ChecksumFlag(true))?;
+                compressor.compress(block)
+            }
+            Compression::Gzip => {
+                let level = flate2::Compression::new(level.unwrap_or(GZIP_LEVEL).unsigned_abs());
+                let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(block.len()), level);
+                encoder.write_all(block)?;
+                encoder.finish()
+            }
+        }
+    }
+}
+
+/// A block that is being packed by a thread of its own.
+struct Packing {
+    thread: JoinHandle<io::Result<Vec<u8>>>,
+    /// Its bytes before.
+    size: u64,
+}
+
+/// Compresses what is written to it, on all cores: each block is a frame of its own, so that the bytes are the same
+/// on any machine. Unfinished, it leaves a stream that no reader takes for a whole archive.
+pub struct Compressor<W: Write> {
+    how: Option<(Compression, Option<i32>)>,
+    out: W,
+    block: Vec<u8>,
+    packing: VecDeque<Packing>,
+    threads: usize,
+    written: u64,
 }
 
 impl<W: Write> Compressor<W> {
-    pub fn new(compression: Option<Compression>, out: W) -> io::Result<Self> {
-        Ok(match compression {
-            None => Compressor::None(out),
-            Some(Compression::Zstd) => {
-                let mut encoder = zstd::stream::write::Encoder::new(out, ZSTD_LEVEL)?;
-                // The output does not depend on the number of threads, as long as there is one.
-                encoder.multithread(std::thread::available_parallelism().map_or(1, |n| n.get() as u32).min(8))?;
-                encoder.include_checksum(true)?;
-                Compressor::Zstd(encoder)
-            }
-            Some(Compression::Gzip) => {
-                Compressor::Gzip(flate2::write::GzEncoder::new(out, flate2::Compression::default()))
-            }
-        })
+    pub fn new(compression: Option<Compression>, level: Option<i32>, out: W) -> io::Result<Self> {
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(8);
+        let how = compression.map(|compression| (compression, level));
+        Ok(Compressor { how, out, block: Vec::new(), packing: VecDeque::new(), threads, written: 0 })
+    }
+
+    /// Bytes that were given to it and are out.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    pub fn get_ref(&self) -> &W {
+        &self.out
+    }
+
+    /// Hands the block to a thread, when one is free.
+    fn pack(&mut self, compression: Compression, level: Option<i32>) -> io::Result<()> {
+        while self.packing.len() >= self.threads {
+            self.put_first()?;
+        }
+        let block = std::mem::take(&mut self.block);
+        let size = block.len() as u64;
+        let thread = std::thread::Builder::new().name("compressor".into());
+        self.packing.push_back(Packing { thread: thread.spawn(move || compression.pack(level, &block))?, size });
+        Ok(())
+    }
+
+    /// Writes the frame that comes next.
+    fn put_first(&mut self) -> io::Result<()> {
+        let Some(Packing { thread, size }) = self.packing.pop_front() else { return Ok(()) };
+        let frame = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        self.out.write_all(&frame)?;
+        self.written += size;
+        Ok(())
     }
 
     /// Writes what is buffered and the end of the stream.
-    pub fn finish(self) -> io::Result<W> {
-        let mut out = match self {
-            Compressor::None(out) => out,
-            Compressor::Zstd(encoder) => encoder.finish()?,
-            Compressor::Gzip(encoder) => encoder.finish()?,
-        };
-        out.flush()?;
-        Ok(out)
+    pub fn finish(mut self) -> io::Result<W> {
+        if let Some((compression, level)) = self.how
+            && (!self.block.is_empty() || self.written == 0 && self.packing.is_empty())
+        {
+            self.pack(compression, level)?;
+        }
+        while !self.packing.is_empty() {
+            self.put_first()?;
+        }
+        self.out.flush()?;
+        Ok(self.out)
     }
 }
 
 impl<W: Write> Write for Compressor<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Compressor::None(out) => out.write(bytes),
-            Compressor::Zstd(encoder) => encoder.write(bytes),
-            Compressor::Gzip(encoder) => encoder.write(bytes),
+        let Some((compression, level)) = self.how else {
+            let n = self.out.write(bytes)?;
+            self.written += n as u64;
+            return Ok(n);
+        };
+        let n = bytes.len().min(BLOCK - self.block.len());
+        self.block.reserve_exact(BLOCK - self.block.len());
+        self.block.extend_from_slice(&bytes[..n]);
+        if self.block.len() == BLOCK {
+            self.pack(compression, level)?;
         }
+        Ok(n)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Compressor::None(out) => out.flush(),
-            Compressor::Zstd(encoder) => encoder.flush(),
-            Compressor::Gzip(encoder) => encoder.flush(),
-        }
+        self.out.flush()
     }
 }
 
@@ -117,4 +188,30 @@ pub fn decompress(mut input: impl BufRead + Send + 'static) -> io::Result<Box<dy
             Box::new(decoder)
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_come_out_in_order_and_are_counted_when_they_are_out() {
+        let content: Vec<u8> = (0..2 * BLOCK + 17).map(|i| (i / 7919) as u8).collect();
+        for compression in [Compression::Zstd, Compression::Gzip] {
+            let mut outs = Vec::new();
+            for pieces in [1000, BLOCK + 1, content.len()] {
+                let mut out = Compressor::new(Some(compression), None, Vec::new()).unwrap();
+                for piece in content.chunks(pieces) {
+                    out.write_all(piece).unwrap();
+                    assert_eq!(out.written() as usize % BLOCK, 0);
+                    assert_eq!(out.written() == 0, out.get_ref().is_empty());
+                }
+                outs.push(out.finish().unwrap());
+            }
+            assert!(outs[0] == outs[1] && outs[1] == outs[2], "the same bytes, however they came");
+            let mut plain = Vec::new();
+            decompress(io::Cursor::new(outs.remove(0))).unwrap().read_to_end(&mut plain).unwrap();
+            assert!(plain == content);
+        }
+    }
 }

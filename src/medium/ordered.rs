@@ -37,6 +37,22 @@ pub struct Written {
     pub medium: Option<(Finished, RanDry)>,
 }
 
+/// Is told what is on the medium.
+pub trait Watcher: Send {
+    /// So many bytes of the archive are out, and make so many bytes of the medium; `sync` brings them to the disk,
+    /// if it is one. `last`: that was all.
+    fn reached(&mut self, archive: u64, medium: u64, sync: &dyn Fn() -> io::Result<()>, last: bool) -> io::Result<()>;
+}
+
+/// What becomes of the bytes on their way.
+#[derive(Default)]
+pub struct Passage {
+    pub compression: Option<Compression>,
+    /// Its level; the method's own without.
+    pub level: Option<i32>,
+    pub watcher: Option<Box<dyn Watcher>>,
+}
+
 /// The giving side of the thread.
 pub struct OrderedWriter {
     blocks: mpsc::Sender<Option<Bytes>>,
@@ -45,11 +61,11 @@ pub struct OrderedWriter {
 
 impl OrderedWriter {
     /// Starts the thread. What it writes is compressed if asked.
-    pub fn start(output: Output, compression: Option<Compression>) -> io::Result<Self> {
+    pub fn start(output: Output, passage: Passage) -> io::Result<Self> {
         let (blocks, receiver) = mpsc::channel(QUEUE);
         let (sender, outcome) = oneshot::channel();
         std::thread::Builder::new().name("archive-writer".into()).spawn(move || {
-            let _ = sender.send(run(receiver, output, compression));
+            let _ = sender.send(run(receiver, output, passage));
         })?;
         Ok(OrderedWriter { blocks, outcome })
     }
@@ -87,41 +103,62 @@ impl<W: Write> Write for Counting<W> {
     }
 }
 
-fn run(blocks: mpsc::Receiver<Option<Bytes>>, output: Output, compression: Option<Compression>) -> io::Result<Written> {
-    match output {
-        Output::Standard => {
-            // Not `Stdout`: its line buffer would look at every byte.
-            let fd = std::os::fd::AsFd::as_fd(&io::stdout()).try_clone_to_owned()?;
-            write_all(blocks, File::from(fd), compression).map(plain)
-        }
-        Output::Path(path) => write_all(blocks, OpenOptions::new().write(true).open(path)?, compression).map(plain),
-        Output::Open(file) => write_all(blocks, &*file, compression).map(plain),
+fn run(blocks: mpsc::Receiver<Option<Bytes>>, output: Output, passage: Passage) -> io::Result<Written> {
+    let file = match output {
+        // Not `Stdout`: its line buffer would look at every byte.
+        Output::Standard => Arc::new(File::from(std::os::fd::AsFd::as_fd(&io::stdout()).try_clone_to_owned()?)),
+        Output::Path(path) => Arc::new(OpenOptions::new().write(true).open(path)?),
+        Output::Open(file) => file,
         Output::Blocks(open, buffering) => {
+            let Passage { compression, level, mut watcher } = passage;
             let buffer = BlockBuffer::start(open()?, buffering)?;
-            let (buffer, bytes) = write_all(blocks, buffer, compression)?;
-            Ok(Written { bytes, medium: Some(buffer.finish()?) })
+            // What the buffer took is not on the medium before the end.
+            let (buffer, bytes, archive) = write_all(blocks, buffer, compression, level, |_, _| Ok(()))?;
+            let medium = Some(buffer.finish()?);
+            if let Some(watcher) = &mut watcher {
+                watcher.reached(archive, bytes, &|| Ok(()), true)?;
+            }
+            return Ok(Written { bytes, medium });
         }
+    };
+    let Passage { compression, level, mut watcher } = passage;
+    let sync = || match file.sync_data() {
+        // A pipe has nothing to be synchronised.
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        other => other,
+    };
+    let (_, bytes, archive) = write_all(blocks, &*file, compression, level, |archive, medium| match &mut watcher {
+        Some(watcher) => watcher.reached(archive, medium, &sync, false),
+        None => Ok(()),
+    })?;
+    if let Some(watcher) = &mut watcher {
+        watcher.reached(archive, bytes, &sync, true)?;
     }
+    Ok(Written { bytes, medium: None })
 }
 
-fn plain<W>((_, bytes): (W, u64)) -> Written {
-    Written { bytes, medium: None }
-}
-
-/// Writes until the end is announced. A giver that goes away without it has failed: nothing is finished.
+/// Writes until the end is announced. A giver that goes away without it has failed: nothing is finished. Gives the
+/// bytes on the medium, and those of the archive.
 fn write_all<W: Write>(
     mut blocks: mpsc::Receiver<Option<Bytes>>,
     out: W,
     compression: Option<Compression>,
-) -> io::Result<(W, u64)> {
-    let mut out = Compressor::new(compression, Counting(out, 0))?;
+    level: Option<i32>,
+    mut reached: impl FnMut(u64, u64) -> io::Result<()>,
+) -> io::Result<(W, u64, u64)> {
+    let mut out = Compressor::new(compression, level, Counting(out, 0))?;
+    let mut given = 0;
     loop {
         match blocks.blocking_recv() {
-            Some(Some(block)) => out.write_all(&block)?,
+            Some(Some(block)) => {
+                out.write_all(&block)?;
+                given += block.len() as u64;
+                reached(out.written(), out.get_ref().1)?;
+            }
             Some(None) => break,
             None => return Err(io::Error::other("stopped")),
         }
     }
     let Counting(out, bytes) = out.finish()?;
-    Ok((out, bytes))
+    Ok((out, bytes, given))
 }

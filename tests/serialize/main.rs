@@ -211,3 +211,118 @@ async fn a_damaged_blob_leaves_no_archive_and_a_mended_one_goes_on() {
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "nothing is left");
     }
 }
+
+/// Digest and offset of each line.
+fn ledger(lines: &[u8]) -> Vec<(String, String)> {
+    let lines = std::str::from_utf8(lines).unwrap().lines().map(|l| serde_json::from_str(l).unwrap());
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    lines
+        .map(|l: serde_json::Value| (text(&l["digest"]), text(&l["annotations"]["vnd.act3-ace.data.offset"])))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn checkpoints_are_those_of_the_field() {
+    let gathers = Gathers::new().await;
+    let directory = tempfile::tempdir().unwrap();
+    let checkpoint = directory.path().join("out.jsonl");
+    let options = || Options { checkpoint: Some(checkpoint.clone()), force: true, ..Options::default() };
+    for name in ["kinds", "part1"] {
+        let theirs = fixture(&format!("checkpoints/{name}.jsonl"));
+        write(&gathers, name, &directory.path().join("out.tar"), options()).await;
+        assert!(std::fs::read(&checkpoint).unwrap() == theirs, "{name}");
+        std::fs::remove_file(&checkpoint).unwrap();
+        write(&gathers, name, Path::new("/dev/null"), options()).await;
+        assert!(std::fs::read(&checkpoint).unwrap() == theirs, "{name} in order");
+    }
+    let part = airgap_mirror::archive::checkpoint::Part {
+        file: archives::path("checkpoints/resume-1.jsonl"),
+        offset: String::from_utf8(fixture("checkpoints/resume-1.offset")).unwrap().trim().parse().unwrap(),
+    };
+    write(&gathers, "part2", &directory.path().join("out.tar"), Options { earlier: vec![part], ..options() }).await;
+    assert_eq!(ledger(&std::fs::read(&checkpoint).unwrap()), ledger(&fixture("checkpoints/resume-2.jsonl")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_of_a_full_medium_is_not_ahead_of_it() {
+    let gathers = Gathers::new().await;
+    let directory = tempfile::tempdir().unwrap();
+    for compression in [None, Some(Compression::Zstd)] {
+        let checkpoint = directory.path().join("out.jsonl");
+        let options = Options { compression, checkpoint: Some(checkpoint.clone()), ..Options::default() };
+        serialize(&context(), &gathers.image("kinds"), "/dev/full", &options).await.unwrap_err();
+        assert_eq!(std::fs::read(&checkpoint).unwrap(), b"");
+    }
+    // What is compressed is there when its frame is: no offset is beyond the end of the medium.
+    let (out, checkpoint) = (directory.path().join("out.zst"), directory.path().join("out.jsonl"));
+    let (compression, checkpoint) = (Some(Compression::Zstd), Some(checkpoint));
+    let options = Options { compression, checkpoint: checkpoint.clone(), ..Options::default() };
+    let report = write(&gathers, "kinds", &out, options).await;
+    let lines = ledger(&std::fs::read(checkpoint.unwrap()).unwrap());
+    assert_eq!(lines.len() as u64, report.blobs);
+    assert!(lines.iter().all(|(_, offset)| offset.parse::<u64>().unwrap() <= report.bytes));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn levels_change_the_size_and_nothing_else() {
+    let gathers = Gathers::new().await;
+    let directory = tempfile::tempdir().unwrap();
+    for (compression, low, high) in [(Compression::Zstd, 1, 19), (Compression::Gzip, 1, 9)] {
+        let mut sizes = Vec::new();
+        for level in [low, high] {
+            let path = directory.path().join(format!("{compression}-{level}"));
+            let (compression, level) = (Some(compression), Some(level));
+            sizes.push(
+                write(&gathers, "kinds", &path, Options { compression, level, ..Options::default() }).await.bytes,
+            );
+            let file = std::io::BufReader::new(std::fs::File::open(&path).unwrap());
+            let mut plain = Vec::new();
+            let mut reader = airgap_mirror::medium::compression::decompress(file).unwrap();
+            std::io::Read::read_to_end(&mut reader, &mut plain).unwrap();
+            assert!(plain == expected("kinds"));
+        }
+        assert!(sizes[0] > sizes[1], "{compression}: {sizes:?}");
+    }
+    let options = Options { compression: Some(Compression::Gzip), level: Some(10), ..Options::default() };
+    let path = directory.path().join("none");
+    let error = serialize(&context(), &gathers.image("part1"), path.to_str().unwrap(), &options).await.unwrap_err();
+    assert!(error.to_string().contains("1 to 9"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn docker_finds_every_image_under_all_its_names() {
+    let gathers = Gathers::new().await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("out.tar");
+    let options = || Options { manifest_json: true, force: true, ..Options::default() };
+    write(&gathers, "part1", &path, options()).await;
+    let (ours, theirs) = (std::fs::read(&path).unwrap(), expected("part1-manifest-json"));
+    let end = expected("part1").len() - 1024;
+    assert!(ours[..end] == theirs[..end], "all but manifest.json");
+    let read = |path: &Path| -> serde_json::Value {
+        let output = Command::new("tar").arg("-xOf").arg(path).arg("manifest.json").output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let ours = read(&path);
+    let mut theirs = read(&archives::path("archives/part1-manifest-json.tar"));
+    // Two names of one image: the sample has lost one of them.
+    theirs[1]["RepoTags"].as_array_mut().unwrap().push("reg.low.example/tiny/edge/plain:v1".into());
+    assert_eq!(ours, theirs);
+
+    for name in ["kinds", "platforms-two"] {
+        write(&gathers, name, &path, options()).await;
+        let listed = Command::new("tar").arg("-tf").arg(&path).output().unwrap();
+        let entries = String::from_utf8(listed.stdout).unwrap();
+        let mut names = std::collections::HashSet::new();
+        for image in read(&path).as_array().unwrap() {
+            let layers = image["Layers"].as_array().unwrap().iter();
+            for blob in layers.chain([&image["Config"]]) {
+                assert!(entries.lines().any(|e| e == blob.as_str().unwrap()), "{name}: {blob}");
+            }
+            for tag in image["RepoTags"].as_array().unwrap() {
+                assert!(names.insert(tag.as_str().unwrap().to_owned()), "{name}: {tag} twice");
+            }
+        }
+        assert!(!names.is_empty(), "{name}");
+    }
+}

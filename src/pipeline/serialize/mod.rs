@@ -6,11 +6,12 @@
 mod concurrent;
 mod found;
 mod graph;
+mod ledger;
 mod ordered;
 mod report;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::copy::finished;
@@ -22,10 +23,11 @@ use crate::archive::plan::{Plan, Why, Wishes};
 use crate::image::{Descriptor, Digest, ImageName};
 use crate::medium::Place;
 use crate::medium::file::{NewFile, allocated, free_space};
-use crate::medium::ordered::Output;
+use crate::medium::ordered::{Output, Passage};
 use crate::store::archive::Archive;
 use crate::store::{self, Name, Store};
 use found::Found;
+use ledger::Ledger;
 pub use report::{PlannedEntry, Report, SkippedEntry};
 
 /// How to write the archive.
@@ -45,6 +47,12 @@ pub struct Options {
     pub leave_out: Arc<Existing>,
     /// Go on with what an earlier run left of the same file.
     pub resume: bool,
+    /// Level of the compression; the method's own without.
+    pub level: Option<i32>,
+    /// `manifest.json` at the end, for `docker load`.
+    pub manifest_json: bool,
+    /// Ledger to write: what is on the medium.
+    pub checkpoint: Option<PathBuf>,
     /// Ledgers of earlier parts of this archive: what surely reached the medium with them is left out.
     pub earlier: Vec<checkpoint::Part>,
 }
@@ -86,6 +94,7 @@ struct Subject {
 }
 
 async fn write(cx: &Context, subject: Subject, destination: &str, options: &Options) -> Result<Report> {
+    check(options)?;
     let place = Place::of(destination);
     let file = match &place {
         Place::File(path) if !options.dry_run => {
@@ -112,7 +121,8 @@ async fn write(cx: &Context, subject: Subject, destination: &str, options: &Opti
         None if manifest => None,
         None => options.leave_out.place(digest).map(|place| Why::Held(place.to_owned())),
     };
-    let wishes = Wishes { foreign_layers: options.foreign_layers, skip: &skip };
+    let (foreign_layers, manifest_json) = (options.foreign_layers, options.manifest_json);
+    let wishes = Wishes { foreign_layers, manifest_json, skip: &skip };
     let plan = Plan::new(&graph.root, &ref_name, &graph.graph, &wishes)
         .map_err(|e| Error::Refused(format!("{reference}: {e}")))?;
     let mut report = Report::new(reference, graph.root.digest, destination, &plan);
@@ -123,7 +133,8 @@ async fn write(cx: &Context, subject: Subject, destination: &str, options: &Opti
     let mut found = Vec::new();
     report.bytes = match (&place, file) {
         (Place::File(path), Some(file)) => {
-            let written = write_file(cx, &store, &plan, &file, options, &mut found).await;
+            let passage = passage(&plan, options)?;
+            let written = write_file(cx, &store, &plan, &file, options, passage, &mut found).await;
             let bytes = written.map_err(|e| unfinished(&file, e.at(destination)))?;
             finished(tokio::task::spawn_blocking(move || file.finish()).await).map_err(|e| refused(path, e))?;
             bytes
@@ -134,7 +145,8 @@ async fn write(cx: &Context, subject: Subject, destination: &str, options: &Opti
                 Place::Ordered(path) | Place::Tape(path) => Output::Path(path.clone()),
                 Place::Standard | Place::File(_) => Output::Standard,
             };
-            let written = ordered::write(cx, &store, &plan, output, options.compression).await;
+            let passage = passage(&plan, options)?;
+            let written = ordered::write(cx, &store, &plan, output, passage).await;
             written.map_err(|e| e.at(destination))?.bytes
         }
     };
@@ -155,16 +167,20 @@ async fn write_file(
     plan: &Plan,
     file: &NewFile,
     options: &Options,
+    passage: Passage,
     found: &mut Vec<Found>,
 ) -> std::result::Result<u64, Failed> {
     if !options.resume && file.is_kept() {
         tracing::warn!("{} of an earlier run is replaced: --resume would go on with it", file.partial().display());
         file.clear()?;
     }
-    if let some @ Some(_) = options.compression {
+    if options.compression.is_some() {
+        if file.is_kept() {
+            tracing::warn!("a compressed archive starts anew: {} is replaced", file.partial().display());
+        }
         file.clear()?;
         begin(cx, plan);
-        return ordered::write(cx, store, plan, Output::Open(file.file().clone()), some).await.map(|w| w.bytes);
+        return ordered::write(cx, store, plan, Output::Open(file.file().clone()), passage).await.map(|w| w.bytes);
     }
     if file.is_kept() {
         cx.progress.begin("verifying what is there");
@@ -173,7 +189,41 @@ async fn write_file(
     check_space(file.partial(), plan.length.saturating_sub(allocated(file.file())?))?;
     begin(cx, plan);
     concurrent::write(cx, store, plan, file, found.clone()).await?;
+    if let Some(mut watcher) = passage.watcher {
+        // Entries are not written in their order: only now it is known how far the archive reaches.
+        let (file, length) = (file.file().clone(), plan.length);
+        let sync = move || watcher.reached(length, length, &|| file.sync_data(), true);
+        finished(tokio::task::spawn_blocking(sync).await)?;
+    }
     Ok(plan.length)
+}
+
+/// What becomes of the bytes; begins the checkpoint.
+fn passage(plan: &Plan, options: &Options) -> Result<Passage> {
+    let mut passage = Passage { compression: options.compression, level: options.level, watcher: None };
+    if let Some(path) = &options.checkpoint {
+        let io = |source| Error::Io { path: path.display().to_string(), source };
+        passage.watcher = Some(Box::new(Ledger::create(path, plan, options.compression.is_some()).map_err(io)?));
+    }
+    Ok(passage)
+}
+
+/// Refuses what cannot be meant.
+fn check(options: &Options) -> Result<()> {
+    if let (Some(compression), Some(level)) = (options.compression, options.level)
+        && !compression.levels().contains(&level)
+    {
+        let (first, last) = (compression.levels().start().to_owned(), compression.levels().end().to_owned());
+        return Err(Error::Refused(format!("{compression} has no level {level}: it has {first} to {last}")));
+    }
+    let same = |part: &&checkpoint::Part| Some(&part.file) == options.checkpoint.as_ref();
+    if let Some(part) = options.earlier.iter().find(same) {
+        return Err(Error::Refused(format!(
+            "{} tells of the earlier part and would be replaced: name another file for --checkpoint",
+            part.file.display()
+        )));
+    }
+    Ok(())
 }
 
 fn begin(cx: &Context, plan: &Plan) {

@@ -15,9 +15,9 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::Failed;
 use crate::archive::plan::{Content, Plan};
-use crate::archive::{Compression, tar};
+use crate::archive::tar;
 use crate::image::Descriptor;
-use crate::medium::ordered::{OrderedWriter, Output, Written};
+use crate::medium::ordered::{OrderedWriter, Output, Passage, Written};
 use crate::pipeline::copy::finished;
 use crate::pipeline::walk::CORRUPTION_TRIES;
 use crate::pipeline::{Context, Progress};
@@ -63,10 +63,9 @@ pub async fn write(
     store: &Arc<dyn Store>,
     plan: &Plan,
     output: Output,
-    compression: Option<Compression>,
+    passage: Passage,
 ) -> Result<Written, Failed> {
-    let mut writer =
-        Blocks { writer: OrderedWriter::start(output, compression)?, pending: BytesMut::with_capacity(WRITE) };
+    let mut writer = Blocks { writer: OrderedWriter::start(output, passage)?, pending: BytesMut::with_capacity(WRITE) };
     let fetching = Fetching { store: store.clone(), progress: cx.progress.clone() };
     let budget = (cx.byte_budget / UNIT).clamp(4 * SEGMENT as u64 / UNIT, u64::from(u32::MAX));
     let mut ahead = FetchAhead {
