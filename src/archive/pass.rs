@@ -6,7 +6,7 @@ use std::io;
 
 use bytes::Bytes;
 
-use super::contents::{Contents, Location, read_expected, read_index};
+use super::contents::{Contents, Location};
 use super::reader::{Ending, Entries, Entry, Error, Input, Name};
 use crate::image::manifest::MAX_MANIFEST_BYTES;
 use crate::image::{Descriptor, Digest};
@@ -29,66 +29,64 @@ pub enum Passing {
 }
 
 /// An archive that has passed.
+#[derive(Default)]
 pub struct Passed {
     pub contents: Contents,
     /// The bytes of blobs that may be manifests or configs, as they came: not verified.
     pub kept: HashMap<Digest, Bytes>,
 }
 
-/// Reads to the end and keeps what may be a manifest. `see` is given every blob; what it fails with ends the pass.
-/// Blocks: not for an async task.
-pub fn pass(input: impl Input, see: Option<&mut dyn FnMut(Passing) -> io::Result<()>>) -> Result<Passed, Error> {
-    keeping(input, Some(MAX_KEPT), see)
+/// What is given everything that passes. What it fails with ends the pass.
+pub type Watcher<'a> = &'a mut dyn FnMut(Passing) -> io::Result<()>;
+
+/// Reads to the end, or to where it is damaged, and keeps what may be a manifest: what passed until then, and the
+/// damage. Blocks: not for an async task.
+pub fn pass(input: impl Input, watcher: Option<Watcher>) -> (Passed, Option<Error>) {
+    let mut passed = Passed::default();
+    let damage = read(input, Some(MAX_KEPT), watcher, &mut passed).err();
+    (passed, damage)
 }
 
-/// The same, and keeps nothing.
-pub fn watch(input: impl Input, see: &mut dyn FnMut(Passing) -> io::Result<()>) -> Result<Contents, Error> {
-    Ok(keeping(input, None, Some(see))?.contents)
+/// The same, and keeps nothing; damage is an error.
+pub fn watch(input: impl Input, watcher: Watcher) -> Result<Contents, Error> {
+    let mut passed = Passed::default();
+    read(input, None, Some(watcher), &mut passed)?;
+    Ok(passed.contents)
 }
 
-fn keeping(
+fn read(
     input: impl Input,
     mut budget: Option<u64>,
-    mut see: Option<&mut dyn FnMut(Passing) -> io::Result<()>>,
-) -> Result<Passed, Error> {
+    mut watcher: Option<Watcher>,
+    passed: &mut Passed,
+) -> Result<(), Error> {
     let mut entries = Entries::new(input);
-    let contents =
-        Contents { blobs: HashMap::new(), indexes: Vec::new(), expected: Vec::new(), ending: Ending::NoTrailer };
-    let mut passed = Passed { contents, kept: HashMap::new() };
     loop {
         let entry = match entries.advance()? {
             Ok(entry) => entry,
             Err(ending) => {
                 passed.contents.ending = ending;
-                return Ok(passed);
+                return Ok(());
             }
         };
         let whole = match entry.name {
             Name::Other => true,
-            Name::Layout => match read_expected(&mut entries, entry)? {
-                Some(expected) => {
-                    if let Some(see) = &mut see
-                        && !expected.is_empty()
-                    {
-                        see(Passing::Expected(expected.clone()))?;
-                    }
-                    passed.contents.expected.extend(expected);
-                    true
+            Name::Index => passed.contents.list(&mut entries, entry)?,
+            Name::Layout => {
+                let before = passed.contents.expected.len();
+                let whole = passed.contents.list(&mut entries, entry)?;
+                if let Some(see) = &mut watcher
+                    && let Some(expected) = passed.contents.expected.get(before..).filter(|e| !e.is_empty())
+                {
+                    see(Passing::Expected(expected.to_vec()))?;
                 }
-                None => false,
-            },
-            Name::Index => match read_index(&mut entries, entry)? {
-                Some(index) => {
-                    passed.contents.indexes.push(index);
-                    true
-                }
-                None => false,
-            },
-            Name::Blob(digest) => blob(&mut entries, entry, digest, &mut passed, &mut budget, &mut see)?,
+                whole
+            }
+            Name::Blob(digest) => blob(&mut entries, entry, digest, passed, &mut budget, &mut watcher)?,
         };
         if !whole {
             passed.contents.ending = Ending::Torn { offset: entry.offset };
-            return Ok(passed);
+            return Ok(());
         }
     }
 }
@@ -100,15 +98,15 @@ fn blob<R: Input>(
     digest: Digest,
     passed: &mut Passed,
     budget: &mut Option<u64>,
-    see: &mut Option<&mut dyn FnMut(Passing) -> io::Result<()>>,
+    watcher: &mut Option<Watcher>,
 ) -> Result<bool, Error> {
     let at = Location { offset: entry.offset, size: entry.size };
-    if let Some(see) = see {
+    if let Some(see) = watcher {
         see(Passing::Blob { digest, at })?;
     }
     let mut keeping = (budget.is_some() && entry.size <= MAX_MANIFEST_BYTES).then(Vec::new);
     let mut left = entry.size;
-    while left > 0 && (see.is_some() || keeping.is_some()) {
+    while left > 0 && (watcher.is_some() || keeping.is_some()) {
         let mut chunk = vec![0; left.min(CHUNK as u64) as usize];
         if entries.read(&mut chunk)? < chunk.len() {
             return Ok(false);
@@ -118,17 +116,17 @@ fn blob<R: Input>(
         if let Some(kept) = &mut keeping {
             kept.extend_from_slice(&chunk);
         }
-        if let Some(see) = see {
+        if let Some(see) = watcher {
             see(Passing::Data(chunk.into()))?;
         }
     }
     if left > 0 && !entries.skip_content()? {
         return Ok(false);
     }
-    if let Some(see) = see {
+    if let Some(see) = watcher {
         see(Passing::End)?;
     }
-    passed.contents.blobs.insert(digest, at);
+    passed.contents.enter(Some((digest, at)));
     if let Some(kept) = keeping.filter(|kept| !kept.is_empty()) {
         let left = budget.and_then(|b| b.checked_sub(kept.len() as u64)).ok_or(Error::Manifests { max: MAX_KEPT })?;
         *budget = Some(left);

@@ -33,11 +33,12 @@ pub struct Entry {
 }
 
 /// How the entries ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ending {
     /// With the trailer that tells that nothing was cut.
     Complete,
     /// After an entry, with no trailer.
+    #[default]
     NoTrailer,
     /// In the midst of something.
     Torn { offset: u64 },

@@ -28,6 +28,7 @@ mod session;
 mod summary;
 mod tape;
 mod unarchive;
+mod verify;
 mod writing;
 
 use std::ffi::OsString;
@@ -77,6 +78,7 @@ enum Command {
     BatchDeserialize(batch_deserialize::Args),
     Archive(archive::Args),
     Unarchive(unarchive::Args),
+    Verify(verify::Args),
     Serve(serve::Args),
     Login(login::Login),
     Logout(login::Logout),
@@ -165,6 +167,7 @@ async fn dispatch(command: &Command, session: &Session) -> Result<Exit, Failure>
         Command::BatchDeserialize(args) => batch_deserialize::run(args, session).await,
         Command::Archive(args) => archive::run(args, session).await,
         Command::Unarchive(args) => unarchive::run(args, session).await,
+        Command::Verify(args) => verify::run(args, session).await,
         Command::Serve(args) => serve::run(args, session).await,
         Command::Login(args) => login::login(args, session).await,
         Command::Logout(args) => login::logout(args, session).await,

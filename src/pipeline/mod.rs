@@ -23,6 +23,7 @@ mod sources;
 pub mod survey;
 pub mod tape;
 pub mod unarchive;
+pub mod verify;
 pub mod walk;
 
 use std::sync::Arc;

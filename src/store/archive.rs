@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{BlobReader, BlobSource, Error, Name, Pushed, Result, Store, VerifyingReader};
-use crate::archive::contents::Contents;
-use crate::archive::pass::pass;
+use crate::archive::contents::{Contents, Location};
+use crate::archive::pass::{Passed, pass};
 use crate::archive::reader::{self, Stream};
 use crate::image::manifest::{MAX_MANIFEST_BYTES, sniff_media_type};
 use crate::image::{Descriptor, Digest, Manifest, annotation};
@@ -26,6 +26,8 @@ pub struct Archive {
     name: String,
     bytes: Held,
     pub contents: Arc<Contents>,
+    /// What ended the reading of its entries before their end.
+    pub damage: Option<reader::Error>,
 }
 
 /// What can be read of it.
@@ -39,10 +41,15 @@ impl Archive {
     /// Reads the headers of an archive that can be read from any place. `name` is for messages. A torn archive
     /// opens: `contents.ending` tells.
     pub async fn open(name: &str, bytes: Arc<dyn ReadAt>) -> Result<Self> {
-        let (at, scanned) = (name.to_owned(), bytes.clone());
-        let opened = tokio::task::spawn_blocking(move || Contents::scan(scanned).map_err(|e| unusable(&at, e))).await;
-        let contents = opened.unwrap_or_else(|e| Err(Error::io(name, std::io::Error::other(e))))?;
-        Ok(Archive { name: name.into(), bytes: Held::All(bytes), contents: Arc::new(contents) })
+        Self::open_damaged(name, bytes).await?.sound()
+    }
+
+    /// The same, and a damaged one opens too: `damage` tells, and what stands before it can be read.
+    pub async fn open_damaged(name: &str, bytes: Arc<dyn ReadAt>) -> Result<Self> {
+        let scanned = bytes.clone();
+        let opened = tokio::task::spawn_blocking(move || Contents::scan(scanned)).await;
+        let (contents, damage) = opened.map_err(|e| Error::io(name, std::io::Error::other(e)))?;
+        Ok(Archive { name: name.into(), bytes: Held::All(bytes), contents: Arc::new(contents), damage })
     }
 
     /// Reads a stream to its end, decompressed if it is compressed. `name` is for messages.
@@ -50,10 +57,30 @@ impl Archive {
         let at = name.to_owned();
         let read = tokio::task::spawn_blocking(move || {
             let input = decompress(input).map_err(|e| Error::io(&at, e))?;
-            pass(Stream(input), None).map_err(|e| unusable(&at, e))
+            Ok(pass(Stream(input), None))
         });
-        let passed = read.await.unwrap_or_else(|e| Err(Error::io(name, std::io::Error::other(e))))?;
-        Ok(Archive { name: name.into(), bytes: Held::Small(passed.kept), contents: Arc::new(passed.contents) })
+        let read = read.await.unwrap_or_else(|e| Err(Error::io(name, std::io::Error::other(e))));
+        let (passed, damage) = read?;
+        Self::passed(name, passed, damage).sound()
+    }
+
+    /// An archive that has passed, and what ended the pass.
+    pub fn passed(name: &str, passed: Passed, damage: Option<reader::Error>) -> Self {
+        Archive { name: name.into(), bytes: Held::Small(passed.kept), contents: Arc::new(passed.contents), damage }
+    }
+
+    /// The archive, unless it is damaged.
+    pub fn sound(mut self) -> Result<Self> {
+        match self.damage.take() {
+            None => Ok(self),
+            Some(reader::Error::Io(e)) => Err(Error::io(&self.name, e)),
+            Some(e) => Err(Error::Unusable { place: self.name, reason: e.to_string() }),
+        }
+    }
+
+    /// Where the content of a blob begins in the uncompressed archive, in bytes.
+    pub fn offset(&self, digest: &Digest) -> Option<u64> {
+        self.contents.blobs.get(digest).map(|at| at.offset)
     }
 
     /// An archive that has passed elsewhere; `manifests` are what is at hand of it.
@@ -88,7 +115,7 @@ impl Archive {
                 file.read_exact_at(&mut bytes, location.offset).map_err(|e| Error::io(&self.name, e))?;
                 bytes.into()
             }
-            Held::Small(kept) => kept.get(digest).cloned().ok_or_else(|| self.passed(digest))?,
+            Held::Small(kept) => kept.get(digest).cloned().ok_or_else(|| self.gone(digest))?,
         };
         let actual = Digest::of(digest.algorithm(), &bytes);
         if actual != *digest {
@@ -103,16 +130,40 @@ impl Archive {
         Ok(Some(bytes))
     }
 
-    fn passed(&self, digest: &Digest) -> Error {
+    /// A verifying reader of one of several copies of a blob.
+    pub fn open_at(&self, digest: &Digest, at: &Location) -> Result<BlobReader> {
+        self.read(&Descriptor::new("application/octet-stream", *digest, at.size), at)
+    }
+
+    fn read(&self, descriptor: &Descriptor, at: &Location) -> Result<BlobReader> {
+        let file = match &self.bytes {
+            Held::All(file) => file.clone(),
+            Held::Small(kept) => {
+                let bytes = kept.get(&descriptor.digest).cloned().ok_or_else(|| self.gone(&descriptor.digest))?;
+                let chunks = Box::pin(futures_util::stream::iter([Ok(bytes)]));
+                return Ok(VerifyingReader::new(descriptor, self.name.clone(), chunks).into_reader());
+            }
+        };
+        let (name, state) = (self.name.clone(), (at.offset, at.size));
+        let chunks = futures_util::stream::try_unfold(state, move |(offset, left)| {
+            let (file, name) = (file.clone(), name.clone());
+            async move {
+                if left == 0 {
+                    return Ok(None);
+                }
+                let length = left.min(CHUNK as u64) as usize;
+                let mut chunk = vec![0; length];
+                // The page cache gives a chunk in less time than a hand-over to another thread takes.
+                file.read_exact_at(&mut chunk, offset).map_err(|e| Error::io(&name, e))?;
+                Ok(Some((Bytes::from(chunk), (offset + length as u64, left - length as u64))))
+            }
+        });
+        Ok(VerifyingReader::new(descriptor, self.name.clone(), Box::pin(chunks)).into_reader())
+    }
+
+    fn gone(&self, digest: &Digest) -> Error {
         let reason = format!("{digest} has passed and cannot be read again: use a regular, uncompressed file");
         Error::Unusable { place: self.name.clone(), reason }
-    }
-}
-
-fn unusable(place: &str, error: reader::Error) -> Error {
-    match error {
-        reader::Error::Io(e) => Error::io(place, e),
-        e => Error::Unusable { place: place.into(), reason: e.to_string() },
     }
 }
 
@@ -156,31 +207,8 @@ impl Store for Archive {
 
     async fn open_blob(&self, descriptor: &Descriptor) -> Result<BlobReader> {
         let location = self.contents.blobs.get(&descriptor.digest);
-        let location = *location.ok_or_else(|| self.missing(format!("blob {}", descriptor.digest)))?;
-        let file = match &self.bytes {
-            Held::All(file) => file.clone(),
-            Held::Small(kept) => {
-                let bytes = kept.get(&descriptor.digest).cloned().ok_or_else(|| self.passed(&descriptor.digest))?;
-                let chunks = Box::pin(futures_util::stream::iter([Ok(bytes)]));
-                return Ok(VerifyingReader::new(descriptor, self.name.clone(), chunks).into_reader());
-            }
-        };
-        let name = self.name.clone();
-        let state = (location.offset, location.size);
-        let chunks = futures_util::stream::try_unfold(state, move |(offset, left)| {
-            let (file, name) = (file.clone(), name.clone());
-            async move {
-                if left == 0 {
-                    return Ok(None);
-                }
-                let length = left.min(CHUNK as u64) as usize;
-                let mut chunk = vec![0; length];
-                // The page cache gives a chunk in less time than a hand-over to another thread takes.
-                file.read_exact_at(&mut chunk, offset).map_err(|e| Error::io(&name, e))?;
-                Ok(Some((Bytes::from(chunk), (offset + length as u64, left - length as u64))))
-            }
-        });
-        Ok(VerifyingReader::new(descriptor, self.name.clone(), Box::pin(chunks)).into_reader())
+        let location = location.ok_or_else(|| self.missing(format!("blob {}", descriptor.digest)))?;
+        self.read(descriptor, location)
     }
 
     async fn push_blob(&self, _: &Descriptor, _: &dyn BlobSource, _: Option<&str>) -> Result<Pushed> {

@@ -122,11 +122,19 @@ impl Stores {
     /// Opens an archive: a path, a volume or the listing of several, a tape drive, or `-` for standard input.
     /// Volumes are read and compared with their listing first.
     pub async fn open_input(&self, name: &str) -> Result<Input> {
+        Ok(match self.open_damaged(name).await? {
+            Input::Seekable(archive) => Input::Seekable(archive.sound()?),
+            stream => stream,
+        })
+    }
+
+    /// The same, for what may be damaged: the archive tells.
+    pub async fn open_damaged(&self, name: &str) -> Result<Input> {
         let (at, reading) = (name.to_owned(), self.reading.clone());
         let opened = tokio::task::spawn_blocking(move || open_place(&at, &reading)).await;
         let io = |e| Error::io(name, e);
         Ok(match opened.unwrap_or_else(|e| Err(std::io::Error::other(e))).map_err(io)? {
-            Raw::Anywhere(bytes) => Input::Seekable(Archive::open(name, bytes).await?),
+            Raw::Anywhere(bytes) => Input::Seekable(Archive::open_damaged(name, bytes).await?),
             Raw::Once(bytes) => {
                 let name = if name == "-" { "standard input" } else { name };
                 Input::Stream { name: name.into(), bytes: Box::new(BufReader::with_capacity(1 << 20, bytes)) }

@@ -126,7 +126,7 @@ fn text(path: impl AsRef<Path>) -> String {
 /// Digests in an archive.
 fn holds(path: impl AsRef<Path>) -> Vec<Digest> {
     let mut digests: Vec<Digest> =
-        Contents::scan(std::sync::Arc::new(std::fs::File::open(path).unwrap())).unwrap().blobs.into_keys().collect();
+        Contents::scan(std::sync::Arc::new(std::fs::File::open(path).unwrap())).0.blobs.into_keys().collect();
     digests.sort();
     digests
 }

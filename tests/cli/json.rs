@@ -19,6 +19,9 @@ fn documented() -> BTreeMap<String, Value> {
 /// An archive that leaves out what an earlier one held.
 const DIFFERENTIAL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/fixtures/archives/part2-without-part1.tar");
 
+/// An archive that was cut in an entry.
+const TORN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/fixtures/archives/resume-1-torn.tar");
+
 /// Every member with its path, as in `images[].digest`.
 fn members(path: &str, value: &Value, found: &mut BTreeSet<String>) {
     match value {
@@ -70,6 +73,9 @@ fn the_documented_schemas_are_the_real_ones() {
         &["batch-serialize", "batch.csv", "batch"],
         &["batch-deserialize", "batch", "oci:high"],
         &["batch-deserialize", "damaged", "oci:high"],
+        &["verify", "sync.tar", "--against", "oci:high:sync"],
+        &["verify", DIFFERENTIAL, "--against", "oci:high:sync"],
+        &["verify", TORN],
     ] {
         let output = mirror(home).args(["--output", "json"]).args(arguments).output().unwrap();
         let json: Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -10,3 +10,4 @@ mod json;
 mod pipeline;
 mod program;
 mod tutorial;
+mod verify;

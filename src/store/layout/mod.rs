@@ -20,7 +20,7 @@ use tempfile::NamedTempFile;
 
 use super::{BlobReader, BlobSource, Error, Name, Pushed, Result, Store, VerifyingReader};
 use crate::image::manifest::{MAX_MANIFEST_BYTES, sniff_media_type};
-use crate::image::{Descriptor, Digest, Manifest, media_type};
+use crate::image::{Algorithm, Descriptor, Digest, Manifest, media_type};
 use index::{Entry, Index};
 
 /// Bytes that a reader asks of a file at once.
@@ -51,6 +51,30 @@ impl Layout {
             return Err(self.missing("an OCI layout"));
         }
         Ok(entries.all.clone())
+    }
+
+    /// Every file under `blobs/` that has the name of a digest, listed or not.
+    pub fn blobs(&self) -> Result<Vec<Descriptor>> {
+        self.check()?;
+        let mut found = Vec::new();
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let directory = self.directory.join("blobs").join(algorithm.name());
+            let io = |e| Error::io(directory.display(), e);
+            let files = match fs::read_dir(&directory) {
+                Ok(files) => files,
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(io(e)),
+            };
+            for file in files {
+                let file = file.map_err(io)?;
+                let name = format!("{}:{}", algorithm.name(), file.file_name().to_string_lossy());
+                if let Ok(digest) = name.parse::<Digest>() {
+                    let size = file.metadata().map_err(io)?.len();
+                    found.push(Descriptor::new("application/octet-stream", digest, size));
+                }
+            }
+        }
+        Ok(found)
     }
 
     fn blob_path(&self, digest: &Digest) -> PathBuf {
