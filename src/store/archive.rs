@@ -86,7 +86,7 @@ impl Archive {
     /// An archive that has passed elsewhere; `manifests` are what is at hand of it.
     pub fn passed_by(name: &str, contents: Arc<Contents>, manifests: &[Manifest]) -> Self {
         let kept = manifests.iter().map(|manifest| (manifest.digest(), manifest.bytes.clone())).collect();
-        Archive { name: name.into(), bytes: Held::Small(kept), contents }
+        Archive { name: name.into(), bytes: Held::Small(kept), contents, damage: None }
     }
 
     fn missing(&self, what: impl std::fmt::Display) -> Error {
