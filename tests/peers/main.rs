@@ -5,6 +5,7 @@
 mod archives;
 mod clients;
 mod engines;
+mod parts;
 mod programs;
 mod registries;
 mod road;
