@@ -66,6 +66,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
             dry_run: args.dry_run,
             foreign_layers: args.foreign_layers,
             compression: args.compression.map(Into::into),
+            resume: true,
             ..Default::default()
         },
     };

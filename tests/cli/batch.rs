@@ -379,6 +379,27 @@ fn what_the_table_does_not_know_is_left_as_it_is() {
 }
 
 #[test]
+fn an_interrupted_archive_is_gone_on_with() {
+    let low = Low::new();
+    low.write("first", &[], 0);
+    let whole = std::fs::read(low.sync("000001-tools.tar")).unwrap();
+    for left in [&whole[..whole.len() / 2], &[whole.clone(), whole.clone()].concat(), b"something else"] {
+        std::fs::remove_dir_all(low.sync("")).unwrap();
+        std::fs::create_dir(low.sync("")).unwrap();
+        std::fs::write(low.sync("000001-tools.tar.partial"), left).unwrap();
+        std::fs::write(
+            low.sync("record-keeping.csv.partial"),
+            "a row that was cut, and much longer than the table is".repeat(9),
+        )
+        .unwrap();
+        low.write("first", &[], 0);
+        assert!(std::fs::read(low.sync("000001-tools.tar")).unwrap() == whole);
+        assert_eq!(low.files(), ["000001-tools.tar", "000002-apps.tar", "record-keeping.csv"]);
+        assert_eq!(text(low.sync("record-keeping.csv")), text(fixture("batch/record-keeping-after-first.csv")));
+    }
+}
+
+#[test]
 fn an_archive_that_is_not_the_recorded_one_is_refused() {
     let low = Low::new();
     low.write("first", &[], 0);

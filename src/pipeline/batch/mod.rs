@@ -51,14 +51,14 @@ fn lock(directory: &Path) -> Result<Option<File>> {
     }
 }
 
-/// The archives of the directory in the order of their numbers, and other files but tables and hidden ones.
+/// The archives of the directory in the order of their numbers, and other files but tables, hidden and unfinished ones.
 fn archives(directory: &Path) -> Result<(Vec<SyncName>, Vec<String>)> {
     let failed = |source| Error::Io { path: directory.display().to_string(), source };
     let (mut files, mut ignored, mut bad) = (Vec::new(), Vec::new(), Vec::new());
     for entry in std::fs::read_dir(directory).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with('.') || name.ends_with(".csv") || entry.path().is_dir() {
+        if name.starts_with('.') || name.ends_with(".csv") || name.ends_with(".partial") || entry.path().is_dir() {
             continue;
         }
         match name.parse::<SyncName>() {
