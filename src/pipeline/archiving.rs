@@ -9,7 +9,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::copy::{self, Copier};
-use super::sizes::sum;
+use super::routes::Located;
+use super::sizes::{sum, unreadable};
 use super::sources::{resolve_all, select};
 use super::{Context, Error, Failure, Placed, Result, serialize};
 use crate::image::descriptor::Annotations;
@@ -63,7 +64,13 @@ pub async fn archive(
     let wanted = select(sources, &options.selectors)?;
     cx.progress.begin("resolving");
     let copier = Copier::new(cx, copy::Options::default());
-    let all = resolve_all(&copier, &wanted, &options.platforms).await;
+    let mut all = resolve_all(&copier, &wanted, &options.platforms).await;
+    for (at, error) in unreadable(&copier, &all.found).await.into_iter().rev() {
+        let Located { image, line, .. } = all.found.remove(at);
+        let image = image.annotation(annotation::SOURCE).unwrap_or_default().to_owned();
+        all.failures.push(Failure::new(image, line, &error.into()));
+    }
+    all.failures.sort_by_key(|failure| failure.line);
     let place = |root: &Descriptor| Placed::new(root.annotation(annotation::SOURCE).unwrap_or_default(), root, vec![]);
     let mut report = Report {
         images: all.found.iter().map(|located| place(&located.image)).collect(),

@@ -8,6 +8,7 @@ use futures_util::future::try_join_all;
 use tokio::task::JoinSet;
 
 use super::copy::{Copier, finished};
+use super::routes::Located;
 use super::walk::MAX_DEPTH;
 use super::{Error, Result};
 use crate::image::{Descriptor, Digest, Manifest, annotation};
@@ -36,6 +37,22 @@ pub async fn sum(
         read(store, &manifests);
     }
     Ok((sizes.total, sizes.deduplicated))
+}
+
+/// Which of the images cannot be read whole: their places in the list, and why. What was read is not read again.
+pub async fn unreadable(copier: &Copier, images: &[Located]) -> Vec<(usize, store::Error)> {
+    let mut tasks = JoinSet::new();
+    for (at, Located { store, image, .. }) in images.iter().enumerate() {
+        let (copier, store, image) = (copier.clone(), store.clone(), image.clone());
+        tasks.spawn(async move { (at, read_below(&copier, &store, &image).await) });
+    }
+    let mut problems = Vec::new();
+    while let Some(result) = tasks.join_next().await {
+        let (at, read) = finished(result);
+        problems.extend(read.err().map(|e| (at, e)));
+    }
+    problems.sort_by_key(|(at, _)| *at);
+    problems
 }
 
 /// Every manifest below `root`, itself included, each once; those that the run has had cost nothing.

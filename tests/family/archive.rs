@@ -126,6 +126,17 @@ fn one_that_is_missing_hides_no_other_and_nothing_is_written() {
     let allowed = run(home, &["archive", "sources.list", "sync.tar", "sync", "--allow-missing"], 3);
     assert_eq!(allowed["images"].as_array().unwrap().len(), 2);
     run(home, &["deserialize", "sync.tar", "oci:high:sync"], 0);
+
+    // One whose parts are missing is one that is missing.
+    write_list(home, "sources.list", "oci:images:", &["edge/plain:v1", "edge/docker-list:v1"]);
+    let index = run(home, &["gather", "--dry-run", "sources.list", "oci:none:sync"], 0);
+    let list = index["images"].as_array().unwrap().iter().find(|i| i["source"].as_str().unwrap().contains("list"));
+    let blob = |digest: &str| home.join("images/blobs").join(digest.replace(':', "/"));
+    let list: Value =
+        serde_json::from_slice(&std::fs::read(blob(list.unwrap()["digest"].as_str().unwrap())).unwrap()).unwrap();
+    std::fs::remove_file(blob(list["manifests"][0]["digest"].as_str().unwrap())).unwrap();
+    let partly = run(home, &["archive", "sources.list", "partly.tar", "sync", "--allow-missing"], 3);
+    assert_eq!((partly["images"].as_array().unwrap().len(), &partly["failures"][0]["line"]), (1, &2.into()));
 }
 
 #[test]
