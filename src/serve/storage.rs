@@ -52,7 +52,12 @@ impl Storage {
     /// Opens a directory, which is created unless it is only to be read. `repository` is the name of
     /// the repository for images that have none.
     pub fn open(directory: &Path, read_only: bool, sparse: bool, repository: String) -> Result<Storage> {
-        let lock = if read_only { None } else { Some(prepare(directory)?) };
+        let lock = if read_only {
+            is_layout(directory)?;
+            None
+        } else {
+            Some(prepare(directory)?)
+        };
         let mut contents = Contents::default();
         let records = Journal::load(directory, &mut contents)?;
         let index = LayoutIndex::load(directory, repository)?;
@@ -192,6 +197,17 @@ impl std::ops::Deref for Reading<'_> {
     fn deref(&self) -> &Contents {
         &self.0.contents
     }
+}
+
+/// Refuses to serve what is not there, or is something else, as an empty registry.
+fn is_layout(directory: &Path) -> Result<()> {
+    let held = |name: &str| directory.join(name).is_file();
+    let reason = match directory.is_dir() {
+        true if held("oci-layout") || held("index.json") => return Ok(()),
+        true => "it has neither oci-layout nor index.json",
+        false => "there is no such directory",
+    };
+    Err(Error::Layout { path: directory.display().to_string(), reason: reason.into() })
 }
 
 /// Makes a directory a layout that can be written to, and locks it.

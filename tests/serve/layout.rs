@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use airgap_mirror::image::{Digest, media_type};
-use airgap_mirror::serve::{Error, spawn};
+use airgap_mirror::serve::{Error, Options, spawn};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -243,4 +243,15 @@ async fn many_pushes_at_once_all_count() {
     assert_eq!(unfinished.status(), StatusCode::OK);
     let left = std::fs::read_dir(r.directory.path().join("uploads")).unwrap().count();
     assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn a_reader_does_not_serve_what_is_no_layout() {
+    let directory = tempfile::tempdir().unwrap();
+    for (path, said) in [("absent", "there is no such directory"), ("", "it has neither oci-layout nor index.json")] {
+        let path = directory.path().join(path);
+        let refused = spawn(Options { read_only: true, ..options(&path) }).await.unwrap_err().to_string();
+        assert!(refused.ends_with(&format!("is not an OCI layout that can be served: {said}")), "{refused}");
+    }
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
