@@ -27,6 +27,8 @@ use crate::store::{self, Store};
 const SEGMENT: usize = 512 << 10;
 /// Bytes that are given to the medium at once, about.
 const WRITE: usize = 1 << 20;
+/// What the budget has to leave for blocks that wait for the medium, and for the one that is being filled.
+const WAITING: u64 = 5 << 20;
 /// Budgets are counted in units of this many bytes.
 const UNIT: u64 = 1024;
 
@@ -67,7 +69,7 @@ pub async fn write(
 ) -> Result<Written, Failed> {
     let mut writer = Blocks { writer: OrderedWriter::start(output, passage)?, pending: BytesMut::with_capacity(WRITE) };
     let fetching = Fetching { store: store.clone(), progress: cx.progress.clone() };
-    let budget = (cx.byte_budget / UNIT).clamp(4 * SEGMENT as u64 / UNIT, u64::from(u32::MAX));
+    let budget = (cx.byte_budget.saturating_sub(WAITING) / UNIT).clamp(4 * SEGMENT as u64 / UNIT, u64::from(u32::MAX));
     let mut ahead = FetchAhead {
         fetching,
         budget: Arc::new(Semaphore::new(budget as usize)),
