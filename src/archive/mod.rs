@@ -6,6 +6,7 @@
 pub mod checkpoint;
 pub mod contents;
 pub mod docker;
+pub mod follow;
 pub mod index;
 pub mod layout;
 pub mod pass;

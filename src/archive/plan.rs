@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{docker, index, layout, tar};
 use crate::image::manifest::ManifestError;
-use crate::image::{Algorithm, Descriptor, Digest, Manifest, annotation};
+use crate::image::{Algorithm, Descriptor, Digest, Hasher, Manifest, annotation};
 
 /// Everything that was read to make a plan.
 #[derive(Default)]
@@ -112,6 +112,13 @@ pub enum PlanError {
 }
 
 impl Plan {
+    /// Digest of the headers of all entries in their order: equal plans give equal archives.
+    pub fn digest(&self) -> Digest {
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        self.entries.iter().for_each(|entry| hasher.update(&entry.header()));
+        hasher.finish()
+    }
+
     /// Plans the archive of `root`, which is called `name` in it.
     pub fn new(root: &Descriptor, name: &str, graph: &Graph, wishes: &Wishes) -> Result<Plan, PlanError> {
         let mut first = root.bare();

@@ -1,6 +1,7 @@
 //! `mirror deserialize SOURCE IMAGE`.
 
 use super::arguments;
+use super::medium::Origin;
 use super::summary::{Summary, count};
 use super::{Exit, Failure, Session};
 use crate::image::ImageName;
@@ -16,9 +17,11 @@ use crate::pipeline::deserialize::{self, Options, Report};
 Examples:
   mirror deserialize sync-45.tar reg.high/scatter:sync-45
   mirror deserialize sync-45.tar oci:high:sync-45
+  mirror deserialize sync-45.tar.001 reg.high/scatter:sync-45
+  mirror deserialize /dev/nst0 reg.high/scatter:sync-45
   ssh low mirror serialize reg.low/gather:sync-45 - | mirror deserialize - reg.high/scatter:sync-45")]
 pub struct Args {
-    /// Archive to read: a file, or - for standard input
+    /// Archive to read: a file, one of its volumes, a tape drive such as /dev/nst0, or - for standard input
     #[arg(value_name = "SOURCE", value_hint = clap::ValueHint::FilePath)]
     source: String,
 
@@ -33,10 +36,13 @@ pub struct Args {
     /// Of an archive with several images, the one to read: its name in index.json, or its digest
     #[arg(long, value_name = "NAME")]
     root: Option<String>,
+
+    #[command(flatten)]
+    reading: Origin,
 }
 
 pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
-    let context = session.context()?;
+    let context = args.reading.apply(session.context()?);
     let next = "run the same command again: what has arrived is not sent twice";
     let options = Options { dry_run: args.dry_run, root: args.root.clone() };
     let verb = deserialize::deserialize(&context, &args.source, &args.image, &options);

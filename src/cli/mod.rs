@@ -20,6 +20,7 @@ mod interrupt;
 mod logging;
 mod login;
 mod man;
+mod medium;
 mod progress;
 mod scatter;
 mod serialize;

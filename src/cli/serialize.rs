@@ -20,13 +20,15 @@ Examples:
   mirror serialize reg.low/gather:sync-46 sync-46.tar reg.low/gather:sync-45
   mirror serialize reg.low/gather:sync-45 part-2.tar --existing-from-checkpoint part-1.jsonl:73400320
   mirror serialize reg.low/gather:sync-45 sync-45.tar --dry-run --output json
+  mirror serialize reg.low/gather:sync-45 sync-45.tar --volume-size dvd
+  mirror serialize reg.low/gather:sync-45 /dev/nst0 --verify --eject
   mirror serialize reg.low/gather:sync-45 - | ssh high mirror deserialize - reg.high/scatter:sync-45")]
 pub struct Args {
     /// What to write: host/repo:tag, host/repo@digest or oci:DIR[:TAG]
     #[arg(value_name = "IMAGE", value_parser = arguments::image)]
     image: ImageName,
 
-    /// Archive to write: a file, or - for standard output
+    /// Archive to write: a file, a tape drive such as /dev/nst0, or - for standard output
     #[arg(value_name = "DEST", value_hint = clap::ValueHint::FilePath)]
     destination: String,
 

@@ -8,6 +8,7 @@ use super::summary::Summary;
 use super::{Exit, Failure, Session, size};
 use crate::medium::tape::command::Status;
 use crate::medium::tape::drive::{Access, Drive, is_tape, rewinds_on_close};
+use crate::pipeline;
 use crate::pipeline::tape::{self, Content, TapeFile};
 
 /// Look at a tape, and move it
@@ -137,7 +138,8 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
             )
         }
         Command::Eject(_) => {
-            work(move || Drive::open(&path, Access::Read)?.eject()).await??;
+            let ejected = work(move || Drive::open(&path, Access::Read)?.eject()).await?;
+            ejected.map_err(|source| pipeline::Error::Io { path: name.clone(), source })?;
             (
                 format!("{name}: the cartridge is out"),
                 Report { device: name, position: None, status: None, files: None },
@@ -155,7 +157,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
                 _ => Box::new(|_| Ok(())),
             };
             let access = if matches!(command, Command::Erase(_)) { Access::Write } else { Access::Read };
-            let (position, status) = work(move || {
+            let moved = work(move || {
                 let mut drive = Drive::open(&path, access)?;
                 let before = drive.fixed_block_size();
                 step(&mut drive)?;
@@ -164,7 +166,8 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
                 drive.close()?;
                 std::io::Result::Ok((position, status))
             })
-            .await??;
+            .await?;
+            let (position, status) = moved.map_err(|source| pipeline::Error::Io { path: name.clone(), source })?;
             (
                 format!("{name}: the tape stands at position {position}"),
                 Report { device: name, position: Some(position), status: Some(status.into()), files: None },

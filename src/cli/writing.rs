@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::summary::{Summary, count};
-use super::{Failure, Session, size};
+use super::{Failure, Session, medium, size};
 use crate::archive::Compression;
 use crate::archive::checkpoint::Part;
 use crate::medium::Place;
+use crate::medium::tape::writer::TapeUsed;
 use crate::pipeline::serialize::{Options, Report};
 use crate::pipeline::{self, Context, existing};
 use crate::store::Location;
@@ -66,6 +67,9 @@ pub struct Writing {
     /// --existing-from-checkpoint
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     checkpoint: Option<PathBuf>,
+
+    #[command(flatten)]
+    medium: medium::Target,
 }
 
 impl Writing {
@@ -85,6 +89,7 @@ impl Writing {
             manifest_json: self.manifest_json,
             checkpoint: self.checkpoint.clone(),
             resume: self.resume,
+            medium: self.medium.options(self.force),
             leave_out: Arc::new(existing::digests(context, existing).await?),
             earlier,
         })
@@ -93,6 +98,10 @@ impl Writing {
     /// How to go on after an interruption.
     pub fn how_to_go_on(&self, destination: &str) -> &'static str {
         match Place::of(destination) {
+            Place::Tape(_) => "with --resume, the same command reads what is on the tape, and goes on behind it",
+            Place::File(_) if self.medium.is_volumes() => {
+                "with --resume, the same command goes on behind the volumes that are there"
+            }
             Place::File(_) => "with --resume, the same command goes on with what is in DEST.partial",
             _ => "run the same command again",
         }
@@ -124,6 +133,21 @@ impl Writing {
         summary.field("archive", format!("{}, {}", size::human(report.bytes), count(report.blobs, "blob")));
         if report.bytes_resumed > 0 {
             summary.field("resumed", format!("{} were there, and are right", size::human(report.bytes_resumed)));
+        }
+        for tape in report.tapes.iter().flatten() {
+            let TapeUsed { volume, position_before, position_after, bytes, block_size } = tape;
+            let (bytes, block) = (size::human(*bytes), size::human(*block_size as u64));
+            summary.field(
+                "tape",
+                format!("{volume}: {bytes} in blocks of {block}, position {position_before} to {position_after}"),
+            );
+        }
+        if let Some(ran_dry) = report.ran_dry {
+            summary
+                .field("drive", format!("waited {} times for content, {:.1} s in all", ran_dry.times, ran_dry.seconds));
+        }
+        if let Some(volumes) = &report.volumes {
+            summary.field("volumes", volumes.len());
         }
         if report.blobs_skipped > 0 {
             let blobs = count(report.blobs_skipped, "blob");

@@ -10,6 +10,7 @@ pub mod ordered;
 pub mod read_at;
 pub mod tape;
 pub mod volumes;
+pub mod writing;
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;

@@ -50,6 +50,8 @@ pub struct Passage {
     pub compression: Option<Compression>,
     /// Its level; the method's own without.
     pub level: Option<i32>,
+    /// Bytes of the archive that are on the medium already.
+    pub before: u64,
     pub watcher: Option<Box<dyn Watcher>>,
 }
 
@@ -110,18 +112,18 @@ fn run(blocks: mpsc::Receiver<Option<Bytes>>, output: Output, passage: Passage) 
         Output::Path(path) => Arc::new(OpenOptions::new().write(true).open(path)?),
         Output::Open(file) => file,
         Output::Blocks(open, buffering) => {
-            let Passage { compression, level, mut watcher } = passage;
+            let Passage { compression, level, before, mut watcher } = passage;
             let buffer = BlockBuffer::start(open()?, buffering)?;
             // What the buffer took is not on the medium before the end.
             let (buffer, bytes, archive) = write_all(blocks, buffer, compression, level, |_, _| Ok(()))?;
             let medium = Some(buffer.finish()?);
             if let Some(watcher) = &mut watcher {
-                watcher.reached(archive, bytes, &|| Ok(()), true)?;
+                watcher.reached(before + archive, before + bytes, &|| Ok(()), true)?;
             }
             return Ok(Written { bytes, medium });
         }
     };
-    let Passage { compression, level, mut watcher } = passage;
+    let Passage { compression, level, mut watcher, .. } = passage;
     let sync = || match file.sync_data() {
         // A pipe has nothing to be synchronised.
         Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(()),

@@ -19,7 +19,7 @@ use crate::medium::compression::decompress;
 use crate::medium::read_at::ReadAt;
 
 /// Bytes that are read at once.
-const CHUNK: usize = 256 << 10;
+pub const CHUNK: usize = 256 << 10;
 
 /// An archive that is open for reading.
 pub struct Archive {

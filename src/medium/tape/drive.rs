@@ -86,20 +86,20 @@ impl Drive {
         let started = Instant::now();
         loop {
             // Without O_NONBLOCK an empty drive would keep us for two minutes.
-            let probe = open(path, access, libc::O_NONBLOCK).map_err(|e| cannot_open(path, access, e))?;
-            let status = command::status(&probe).map_err(|e| failure(path, "asking for its state", e))?;
+            let probe = open(path, access, libc::O_NONBLOCK).map_err(|e| cannot_open(access, e))?;
+            let status = command::status(&probe).map_err(|e| failure("asking for its state", e))?;
             drop(probe);
             if status.online {
                 if access == Access::Write && status.write_protected {
-                    return Err(refused(path, "its cartridge is write-protected: slide its tab, or put in another"));
+                    return Err(refused("its cartridge is write-protected: slide its tab, or put in another"));
                 }
                 break;
             }
             if status.empty {
-                return Err(refused(path, "there is no cartridge in the drive: put one in, then run this again"));
+                return Err(refused("there is no cartridge in the drive: put one in, then run this again"));
             }
             if started.elapsed() > READY_TIMEOUT {
-                return Err(refused(path, "its cartridge does not become ready: look at the drive, or try another"));
+                return Err(refused("its cartridge does not become ready: look at the drive, or try another"));
             }
             if started.elapsed() < READY_POLL {
                 tracing::warn!(
@@ -109,8 +109,8 @@ impl Drive {
             }
             std::thread::sleep(READY_POLL);
         }
-        let file = open(path, access, 0).map_err(|e| cannot_open(path, access, e))?;
-        let status = command::status(&file).map_err(|e| failure(path, "asking for its state", e))?;
+        let file = open(path, access, 0).map_err(|e| cannot_open(access, e))?;
+        let status = command::status(&file).map_err(|e| failure("asking for its state", e))?;
         let mut drive = Drive {
             file: Some(file),
             path: path.to_owned(),
@@ -153,18 +153,18 @@ impl Drive {
 
     /// What the driver knows now.
     pub fn status(&self) -> io::Result<Status> {
-        command::status(self.file()?).map_err(|e| failure(&self.path, "asking for its state", e))
+        command::status(self.file()?).map_err(|e| failure("asking for its state", e))
     }
 
     /// Blocks and filemarks between the beginning of the tape and where it stands.
     pub fn position(&self) -> io::Result<u64> {
-        command::position(self.file()?).map_err(|e| failure(&self.path, "asking where the tape stands", e))
+        command::position(self.file()?).map_err(|e| failure("asking where the tape stands", e))
     }
 
     /// Writes one block.
     pub fn write(&mut self, block: &[u8]) -> io::Result<Written> {
         if self.failed {
-            return Err(refused(&self.path, "the drive failed before, and where the tape stands is not known"));
+            return Err(refused("the drive failed before, and where the tape stands is not known"));
         }
         loop {
             return match self.file()?.write(block) {
@@ -178,7 +178,7 @@ impl Drive {
                     Errno::EINVAL if self.fixed_block_size().is_none() => Ok(Written::TooLarge),
                     errno => {
                         self.failed = true;
-                        Err(failure(&self.path, "writing a block", errno))
+                        Err(failure("writing a block", errno))
                     }
                 },
             };
@@ -200,7 +200,7 @@ impl Drive {
                         return Ok(Block::Larger);
                     }
                     Errno::EIO if self.is_at_end_of_data()? => return Ok(Block::EndOfData),
-                    errno => return Err(failure(&self.path, "reading a block", errno)),
+                    errno => return Err(failure("reading a block", errno)),
                 },
             };
             self.after_filemark = block == Block::Filemark;
@@ -220,21 +220,21 @@ impl Drive {
     /// Writes a filemark, and returns when all that was written is on the tape.
     pub fn filemark(&mut self) -> io::Result<()> {
         if self.failed {
-            return Err(refused(&self.path, "the drive failed before, and where the tape stands is not known"));
+            return Err(refused("the drive failed before, and where the tape stands is not known"));
         }
         command::operate(self.file()?, Operation::WriteFilemarks, 1).map_err(|e| {
             self.failed = true;
-            failure(&self.path, "bringing all that was written to the tape", e)
+            failure("bringing all that was written to the tape", e)
         })
     }
 
     /// Goes to a place that [`Self::position`] gave.
     pub fn seek(&mut self, position: u64) -> io::Result<()> {
-        let count = i32::try_from(position).map_err(|_| refused(&self.path, "no tape has that many blocks"))?;
+        let count = i32::try_from(position).map_err(|_| refused("no tape has that many blocks"))?;
         self.operate(Operation::Seek, count, &format!("going to block {position}"))?;
         let stands = self.position()?;
         if stands != position {
-            return Err(refused(&self.path, &format!("the tape stands at block {stands} and not at {position}")));
+            return Err(refused(&format!("the tape stands at block {stands} and not at {position}")));
         }
         Ok(())
     }
@@ -261,7 +261,7 @@ impl Drive {
         let blank = match went {
             Ok(()) => self.position()? == 0,
             Err(Errno::EIO) => command::position(self.file()?) == Ok(0),
-            Err(e) => return Err(failure(&self.path, "going to the end of what was written", e)),
+            Err(e) => return Err(failure("going to the end of what was written", e)),
         };
         self.rewind()?;
         Ok(blank)
@@ -286,7 +286,7 @@ impl Drive {
 
     fn operate(&mut self, operation: Operation, count: i32, doing: &str) -> io::Result<()> {
         self.after_filemark = false;
-        command::operate(self.file()?, operation, count).map_err(|e| failure(&self.path, doing, e))
+        command::operate(self.file()?, operation, count).map_err(|e| failure(doing, e))
     }
 
     /// Closes the drive, and says what the system said of it.
@@ -301,16 +301,23 @@ impl Drive {
         {
             tracing::warn!("{}: its block size of {size} bytes cannot be set again: {e}", self.path.display());
         }
+        if self.failed {
+            // Closed after a write, the driver writes a filemark, and a drive that was reset takes it at the beginning of
+            // the tape. Going to the end of what was written makes it forget that, and writes nothing itself.
+            if let Err(e) = command::operate(&file, Operation::EndOfData, 1) {
+                tracing::warn!("{}: cannot be told to write nothing more: {e}", self.path.display());
+            }
+        }
         if self.access == Access::Write && !self.failed {
             // Unlocked it would be by itself when it is ejected; a drive that cannot lock cannot unlock.
             let _ = command::operate(&file, Operation::Unlock, 0);
         }
-        nix::unistd::close(file.into_raw_fd()).map_err(|e| failure(&self.path, "closing it", e))
+        nix::unistd::close(file.into_raw_fd()).map_err(|e| failure("closing it", e))
     }
 
     /// The open drive; there is none after [`Self::put_out`].
     fn file(&self) -> io::Result<&File> {
-        self.file.as_ref().ok_or_else(|| refused(&self.path, "it was let go of"))
+        self.file.as_ref().ok_or_else(|| refused("it was let go of"))
     }
 }
 
@@ -331,11 +338,11 @@ fn errno(error: &io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
 }
 
-fn refused(path: &Path, why: &str) -> io::Error {
-    io::Error::other(format!("{}: {why}", path.display()))
+fn refused(why: &str) -> io::Error {
+    io::Error::other(why.to_owned())
 }
 
-fn cannot_open(path: &Path, access: Access, error: io::Error) -> io::Error {
+fn cannot_open(access: Access, error: io::Error) -> io::Error {
     let why = match errno(&error) {
         Errno::EBUSY => "another program has the drive: wait for it, or end it".to_owned(),
         Errno::ENOMEDIUM => "there is no cartridge in the drive: put one in, then run this again".to_owned(),
@@ -344,13 +351,13 @@ fn cannot_open(path: &Path, access: Access, error: io::Error) -> io::Error {
         Errno::EACCES if access == Access::Write => {
             "no permission: is this user in the group of the device?".to_owned()
         }
-        _ => return io::Error::new(error.kind(), format!("{}: {error}", path.display())),
+        _ => return error,
     };
-    refused(path, &why)
+    refused(&why)
 }
 
 /// What an error of the drive means, and what to do.
-fn failure(path: &Path, doing: &str, errno: Errno) -> io::Error {
+fn failure(doing: &str, errno: Errno) -> io::Error {
     let advice = match errno {
         Errno::EIO => "the drive or its cartridge failed, or was reset; `dmesg` has the drive's own words",
         Errno::ENOSPC => "the medium is full",
@@ -360,5 +367,5 @@ fn failure(path: &Path, doing: &str, errno: Errno) -> io::Error {
         Errno::EINVAL => "the drive does not take that: look at its block size with `mirror tape status`",
         _ => "look at the drive",
     };
-    io::Error::other(format!("{}: {doing} failed: {}; {advice}", path.display(), errno.desc()))
+    io::Error::other(format!("{doing} failed: {}; {advice}", errno.desc()))
 }

@@ -44,10 +44,7 @@ impl Current {
                 }
                 Found::Larger if self.block.capacity() < LARGEST => self.block = Block::new(self.block.capacity() * 2),
                 Found::Larger => {
-                    let path = drive.path().display();
-                    return Err(io::Error::other(format!(
-                        "{path}: no archive has blocks of more than {LARGEST} bytes"
-                    )));
+                    return Err(io::Error::other(format!("no archive has blocks of more than {LARGEST} bytes")));
                 }
                 other => return Ok(other),
             }
@@ -84,8 +81,7 @@ impl TapeReader {
         if let Some(Record { place, archive, volume, .. }) = Record::read(&mut drive)? {
             let place = if place == Place::Continues { "goes on" } else { "ends" };
             return Err(io::Error::other(format!(
-                "{}: tape {volume} of {archive} {place} here: put in tape 1, and wind it to where the archive begins",
-                path.display()
+                "tape {volume} of {archive} {place} here: put in tape 1, and wind it to where the archive begins"
             )));
         }
         let path = path.to_owned();
@@ -98,9 +94,8 @@ impl TapeReader {
             Found::Filemark => self.at_filemark()?,
             Found::EndOfData if self.offset == 0 => {
                 return Err(io::Error::other(format!(
-                    "{}: nothing was written behind where the tape stands: wind it to an archive with \
-                     `mirror tape rewind` or `mirror tape seek`",
-                    self.path.display()
+                    "nothing was written behind where the tape stands: wind it to an archive with \
+                     `mirror tape rewind` or `mirror tape seek`"
                 )));
             }
             Found::EndOfData | Found::Larger => self.ended = true,
@@ -118,13 +113,9 @@ impl TapeReader {
             }
             Some(record) => {
                 return Err(io::Error::other(format!(
-                    "{}: the record behind the data is of byte {} of tape {} of {}, and {} bytes were read: \
+                    "the record behind the data is of byte {} of tape {} of {}, and {} bytes were read: \
                      this tape was written over in part",
-                    self.path.display(),
-                    record.offset,
-                    record.volume,
-                    record.archive,
-                    self.offset
+                    record.offset, record.volume, record.archive, self.offset
                 )));
             }
             None => {

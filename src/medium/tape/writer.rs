@@ -4,7 +4,7 @@
 //! warning refused is the first of the next tape; after [`TapeWriter::finish`] all of it is on the tapes.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -13,6 +13,7 @@ use super::drive::{Access, Drive, Written};
 use super::record::{Place, Record};
 use crate::medium::block_buffer::{Finished, Medium};
 use crate::medium::identity::Identity;
+use crate::medium::writing::Begin;
 
 /// Blocks are not made smaller than this for a drive that refuses them.
 const SMALLEST: usize = 4096;
@@ -58,26 +59,13 @@ pub struct TapeWriter {
 }
 
 impl TapeWriter {
-    /// Begins where the tape stands, at `offset` of the archive. Blocks have `block_size` bytes, unless the drive takes only smaller
-    /// ones; where it is set to a fixed size, `block_size` must be a multiple of that.
+    /// Begins there. Blocks have `block_size` bytes, unless the drive takes only smaller ones; where it is
+    /// set to a fixed size, `block_size` must be a multiple of that.
     pub fn start(
-        path: &Path,
+        mut drive: Drive,
         archive: Identity,
         block_size: usize,
-        offset: u64,
-        options: Options,
-        ask: NextTape,
-    ) -> io::Result<Self> {
-        let drive = Drive::open(path, Access::Write)?;
-        Self::on(drive, archive, block_size, offset, options, ask)
-    }
-
-    /// The same with a drive that is open, and stands at the right place.
-    pub fn on(
-        drive: Drive,
-        archive: Identity,
-        block_size: usize,
-        offset: u64,
+        begin: Begin,
         options: Options,
         ask: NextTape,
     ) -> io::Result<Self> {
@@ -85,14 +73,33 @@ impl TapeWriter {
             && block_size % fixed as usize != 0
         {
             return Err(io::Error::other(format!(
-                "{}: the drive is set to blocks of {fixed} bytes, and {block_size} is no multiple of that: give \
-                 another --block-size, or set the drive to 0",
-                drive.path().display()
+                "the drive is set to blocks of {fixed} bytes, and {block_size} is no multiple of that: give \
+                 another --block-size, or set the drive to 0"
             )));
         }
-        let tape = TapeUsed { volume: 1, position_before: drive.position()?, position_after: 0, bytes: 0, block_size };
+        let (volume, offset) = match begin {
+            Begin::Here => {
+                if !options.overwrite {
+                    refuse_to_write_over(&mut drive)?;
+                }
+                (1, 0)
+            }
+            Begin::At { volume, position, offset } => {
+                drive.seek(position)?;
+                (volume, offset)
+            }
+            Begin::Tape { volume, offset } => {
+                drive.rewind()?;
+                (volume, offset)
+            }
+        };
+        let tape = TapeUsed { volume, position_before: drive.position()?, position_after: 0, bytes: 0, block_size };
         let path = drive.path().to_owned();
-        Ok(TapeWriter { drive, path, archive, ask, options, block_size, offset, tape, full: Vec::new() })
+        let mut writer = TapeWriter { drive, path, archive, ask, options, block_size, offset, tape, full: Vec::new() };
+        if let Begin::Tape { volume, .. } = begin {
+            writer.put_record(Place::Continues, volume)?;
+        }
+        Ok(writer)
     }
 
     fn count(&mut self, bytes: usize) {
@@ -104,9 +111,9 @@ impl TapeWriter {
         let half = self.block_size / 2;
         let fits = self.drive.fixed_block_size().is_none_or(|fixed| half % fixed as usize == 0);
         if self.tape.bytes > 0 || half < SMALLEST || !fits {
-            let (path, size) = (self.path.display(), self.block_size);
+            let size = self.block_size;
             return Err(io::Error::other(format!(
-                "{path}: the drive takes no blocks of {size} bytes: give a smaller --block-size"
+                "the drive takes no blocks of {size} bytes: give a smaller --block-size"
             )));
         }
         tracing::warn!(
@@ -174,9 +181,28 @@ impl TapeWriter {
                 Written::EndOfMedium(_) | Written::TooLarge => break,
             }
         }
-        let (path, what) = (self.path.display(), if place == Place::Ends { "end" } else { "beginning" });
-        Err(io::Error::other(format!("{path}: there is no room for the record at the {what} of tape {volume}")))
+        let what = if place == Place::Ends { "end" } else { "beginning" };
+        Err(io::Error::other(format!("there is no room for the record at the {what} of tape {volume}")))
     }
+}
+
+/// Fails where something was written behind the place at which the tape stands.
+fn refuse_to_write_over(drive: &mut Drive) -> io::Result<()> {
+    let position = drive.position()?;
+    if position == 0 && drive.is_blank()? {
+        return Ok(());
+    }
+    drive.end_of_data()?;
+    let end = drive.position()?;
+    if end == position {
+        return Ok(());
+    }
+    drive.seek(position)?;
+    let path = drive.path().display();
+    Err(io::Error::other(format!(
+        "the tape stands at position {position}, and what is written there destroys what is behind it, up to \
+         {end}: go to its end with `mirror tape end {path}`, or write over it with --force"
+    )))
 }
 
 impl Medium for TapeWriter {

@@ -8,7 +8,6 @@ use crate::image::Algorithm;
 use crate::image::digest::Hasher;
 use crate::medium::block_buffer::{Finished, Medium};
 use crate::medium::file::{NewFile, refuse_existing};
-use crate::medium::identity::Identity;
 
 /// An archive on its way into volumes.
 pub struct VolumeWriter {
@@ -25,18 +24,16 @@ struct Current {
 }
 
 impl VolumeWriter {
-    /// Begins with the first volume. Fails with `AlreadyExists` where a volume or a listing is there and `force` does not allow to
-    /// replace them.
-    pub fn start(archive: &Path, identity: Identity, volume_size: u64, force: bool) -> io::Result<Self> {
-        refuse_existing(&listing::listing_path(archive), force)?;
-        refuse_existing(&listing::volume_path(archive, 1), force)?;
-        let listing = Listing::new(identity, volume_size);
+    /// Goes on behind the volumes that `listing` names, which are there. Fails with `AlreadyExists` where there is
+    /// something of an archive of that name that is not to be gone on with, and `force` does not allow to replace it.
+    pub fn start(archive: &Path, listing: Listing, force: bool) -> io::Result<Self> {
+        if listing.volumes.is_empty() {
+            refuse_existing(&listing::listing_path(archive), force)?;
+            refuse_existing(&listing::volume_path(archive, 1), force)?;
+        }
+        // What lies behind the last volume of an interrupted run is a part of it.
+        let force = force || !listing.volumes.is_empty();
         Ok(VolumeWriter { archive: archive.to_owned(), listing, force, current: None })
-    }
-
-    /// Goes on after the volumes that an interrupted run left; `listing` names those that were checked.
-    pub fn resume(archive: &Path, listing: Listing) -> Self {
-        VolumeWriter { archive: archive.to_owned(), listing, force: true, current: None }
     }
 
     fn end_volume(&mut self) -> io::Result<()> {

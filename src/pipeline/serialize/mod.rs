@@ -9,6 +9,7 @@ mod graph;
 mod ledger;
 mod ordered;
 mod report;
+mod standing;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -19,11 +20,18 @@ use super::existing::Existing;
 use super::{Context, Error, Result};
 pub use crate::archive::Compression;
 use crate::archive::checkpoint;
+use crate::archive::follow::Standing;
 use crate::archive::plan::{Plan, Why, Wishes};
 use crate::image::{Descriptor, Digest, ImageName};
 use crate::medium::Place;
 use crate::medium::file::{NewFile, allocated, free_space};
+use crate::medium::identity::Identity;
 use crate::medium::ordered::{Output, Passage};
+use crate::medium::tape::writer::TapeUsed;
+use crate::medium::tape::{self, rewinds_on_close};
+use crate::medium::volumes::Listing;
+use crate::medium::volumes::reader::{InOrder, Volumes};
+use crate::medium::writing::{Begin, Writing};
 use crate::store::archive::Archive;
 use crate::store::{self, Name, Store};
 use found::Found;
@@ -45,7 +53,7 @@ pub struct Options {
     pub compression: Option<Compression>,
     /// Blobs that the other side has: they are left out, and the archive says so. Manifests always travel.
     pub leave_out: Arc<Existing>,
-    /// Go on with what an earlier run left of the same file.
+    /// Go on with what an earlier run left of the same archive.
     pub resume: bool,
     /// Level of the compression; the method's own without.
     pub level: Option<i32>,
@@ -53,6 +61,8 @@ pub struct Options {
     pub manifest_json: bool,
     /// Ledger to write: what is on the medium.
     pub checkpoint: Option<PathBuf>,
+    /// What the user said of tapes and volumes.
+    pub medium: Writing,
     /// Ledgers of earlier parts of this archive: what surely reached the medium with them is left out.
     pub earlier: Vec<checkpoint::Part>,
 }
@@ -97,10 +107,10 @@ async fn write(cx: &Context, subject: Subject, destination: &str, options: &Opti
     check(options)?;
     let place = Place::of(destination);
     let file = match &place {
-        Place::File(path) if !options.dry_run => {
+        Place::File(path) if !options.dry_run && options.medium.volume_size.is_none() => {
             Some(NewFile::open(path, options.force).map_err(|e| refused(path, e))?)
         }
-        Place::Ordered(_) | Place::Tape(_) | Place::Standard if options.resume => {
+        Place::Ordered(_) | Place::Standard if options.resume => {
             return Err(Error::Refused(format!(
                 "{destination} is no regular file: what it took cannot be read again, so nothing can be resumed; \
                  --checkpoint and --existing-from-checkpoint go on in a second part"
@@ -140,18 +150,122 @@ async fn write(cx: &Context, subject: Subject, destination: &str, options: &Opti
             bytes
         }
         _ => {
-            begin(cx, &plan);
-            let output = match &place {
-                Place::Ordered(path) | Place::Tape(path) => Output::Path(path.clone()),
-                Place::Standard | Place::File(_) => Output::Standard,
-            };
             let passage = passage(&plan, options)?;
-            let written = ordered::write(cx, &store, &plan, output, passage).await;
-            written.map_err(|e| e.at(destination))?.bytes
+            let written = write_in_order(cx, &store, &plan, &place, options, passage, &mut report).await;
+            written.map_err(|e| e.at(destination))?
         }
     };
     report.count(&plan, &found);
     Ok(report)
+}
+
+/// Writes to a medium that takes bytes in order, and gives the length of the archive on it.
+async fn write_in_order(
+    cx: &Context,
+    store: &Arc<dyn Store>,
+    plan: &Plan,
+    place: &Place,
+    options: &Options,
+    passage: Passage,
+    report: &mut Report,
+) -> std::result::Result<u64, Failed> {
+    let archive = Identity {
+        reference: report.reference.clone(),
+        root: report.digest,
+        plan: plan.digest(),
+        compression: options.compression.map(|c| options.level.map_or(c.to_string(), |level| format!("{c}:{level}"))),
+    };
+    let medium = &options.medium;
+    let mut from = Standing::start();
+    if options.resume && options.compression.is_some() {
+        let why = "a compressed archive cannot be gone on with: write it anew, without --resume";
+        return Err(std::io::Error::other(why).into());
+    }
+    if options.resume {
+        cx.progress.begin("verifying what is there");
+    }
+    let output = match place {
+        Place::Tape(drive) => {
+            if rewinds_on_close(drive) {
+                tracing::warn!("{} rewinds when it is closed: what is written next writes over this", drive.display());
+            }
+            let mut at = Begin::Here;
+            if options.resume {
+                let (drive, planned) = (drive.clone(), plan.clone());
+                let (archive, operator) = (archive.clone(), medium.operator.clone());
+                let look = move || standing::on_tape(&drive, &planned, &archive, &operator);
+                let there = finished(tokio::task::spawn_blocking(look).await)?;
+                report.bytes_resumed = there.standing.offset;
+                if there.complete {
+                    return Ok(plan.length);
+                }
+                (at, from) = (there.begin, there.standing);
+            }
+            // What is to be read back stays in the drive until then.
+            let tape = if medium.verify { Default::default() } else { medium.tape };
+            let overwrite = options.force;
+            Writing { tape: tape::writer::Options { overwrite, ..tape }, ..medium.clone() }.tape(drive, archive, at)
+        }
+        Place::File(path) => {
+            let mut listing = Listing::new(archive.clone(), medium.volume_size.unwrap_or(u64::MAX));
+            if options.resume {
+                let (path, planned) = (path.clone(), plan.clone());
+                let look = move || standing::in_volumes(&path, &planned, &archive);
+                if let Some(there) = finished(tokio::task::spawn_blocking(look).await)? {
+                    report.bytes_resumed = there.1.offset;
+                    if there.0.complete && there.1.offset == plan.length {
+                        return Ok(plan.length);
+                    }
+                    (listing, from) = there;
+                }
+            }
+            check_space(path, plan.length - from.offset)?;
+            medium.volumes(path, listing, options.force)
+        }
+        Place::Ordered(path) => Output::Path(path.clone()),
+        Place::Standard => Output::Standard,
+    };
+    begin(cx, plan);
+    let passage = Passage { before: from.offset, ..passage };
+    let written = ordered::write(cx, store, plan, &from, output, passage).await?;
+    report.tell_medium(written.medium);
+    if medium.verify {
+        cx.progress.begin("reading back");
+        let (place, medium, plan, tapes) = (place.clone(), medium.clone(), plan.clone(), report.tapes.clone());
+        finished(tokio::task::spawn_blocking(move || verify(&place, &medium, &plan, tapes)).await)?;
+    }
+    Ok(from.offset + written.bytes)
+}
+
+/// Reads back what was written.
+fn verify(place: &Place, medium: &Writing, plan: &Plan, tapes: Option<Vec<TapeUsed>>) -> std::io::Result<()> {
+    let bytes: Box<dyn std::io::Read + Send> = match place {
+        Place::Tape(drive) => {
+            let tapes = tapes.unwrap_or_default();
+            let first = tapes.first().map_or(0, |tape| tape.position_before);
+            Box::new(standing::tapes(drive, first, tapes.len() > 1, &medium.operator)?)
+        }
+        Place::File(path) => {
+            let listing = crate::medium::volumes::listing::listing_path(path);
+            let volumes =
+                Volumes::find(&listing, &[])?.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound))?;
+            Box::new(InOrder::new(volumes.open()?))
+        }
+        Place::Ordered(_) | Place::Standard => {
+            return Err(std::io::Error::other("a pipe cannot be read back: leave out --verify"));
+        }
+    };
+    let input = std::io::BufReader::with_capacity(1 << 20, bytes);
+    standing::read_back(crate::medium::compression::decompress(input)?, plan)?;
+    match place {
+        Place::Tape(drive) if medium.tape.eject => tape::Drive::open(drive, tape::Access::Read)?.eject(),
+        Place::Tape(drive) if medium.tape.rewind => {
+            let mut drive = tape::Drive::open(drive, tape::Access::Read)?;
+            drive.rewind()?;
+            drive.close()
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The manifests of an unfinished archive, so that they need not be fetched again; none if there is no such thing.
@@ -180,7 +294,8 @@ async fn write_file(
         }
         file.clear()?;
         begin(cx, plan);
-        return ordered::write(cx, store, plan, Output::Open(file.file().clone()), passage).await.map(|w| w.bytes);
+        let output = Output::Open(file.file().clone());
+        return ordered::write(cx, store, plan, &Standing::start(), output, passage).await.map(|w| w.bytes);
     }
     if file.is_kept() {
         cx.progress.begin("verifying what is there");
@@ -200,7 +315,7 @@ async fn write_file(
 
 /// What becomes of the bytes; begins the checkpoint.
 fn passage(plan: &Plan, options: &Options) -> Result<Passage> {
-    let mut passage = Passage { compression: options.compression, level: options.level, watcher: None };
+    let mut passage = Passage { compression: options.compression, level: options.level, before: 0, watcher: None };
     if let Some(path) = &options.checkpoint {
         let io = |source| Error::Io { path: path.display().to_string(), source };
         passage.watcher = Some(Box::new(Ledger::create(path, plan, options.compression.is_some()).map_err(io)?));

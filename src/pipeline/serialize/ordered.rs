@@ -14,14 +14,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::Failed;
-use crate::archive::plan::{Content, Plan};
+use crate::archive::follow::Standing;
+use crate::archive::plan::{Content, Entry, Plan};
 use crate::archive::tar;
 use crate::image::Descriptor;
 use crate::medium::ordered::{OrderedWriter, Output, Passage, Written};
 use crate::pipeline::copy::finished;
 use crate::pipeline::walk::CORRUPTION_TRIES;
 use crate::pipeline::{Context, Progress};
-use crate::store::{self, Store};
+use crate::store::{self, Prefix, Store};
 
 /// Bytes that are handed over at once.
 const SEGMENT: usize = 512 << 10;
@@ -59,11 +60,12 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-/// Writes all of `plan` in order, and says what is on the medium then.
+/// Writes `plan` in order from where it stands, and says what is on the medium then.
 pub async fn write(
     cx: &Context,
     store: &Arc<dyn Store>,
     plan: &Plan,
+    from: &Standing,
     output: Output,
     passage: Passage,
 ) -> Result<Written, Failed> {
@@ -75,25 +77,25 @@ pub async fn write(
         budget: Arc::new(Semaphore::new(budget as usize)),
         share: (budget / 4).max(SEGMENT as u64 / UNIT),
         jobs: cx.jobs(),
-        to_start: plan
-            .entries
-            .iter()
-            .filter_map(|e| if let Content::Blob(d) = &e.content { Some((**d).clone()) } else { None })
-            .collect(),
+        to_start: left(plan, from).filter_map(|(entry, there)| Wanted::of(entry, there, from)).collect(),
         started: VecDeque::new(),
         tasks: Tasks(JoinSet::new()),
     };
-    for entry in &plan.entries {
-        writer.put(&entry.header()).await?;
+    for (entry, there) in left(plan, from) {
+        if !there.header.is_empty() {
+            writer.put(&there.header).await?;
+        }
         match &entry.content {
             Content::Directory => {}
             Content::Bytes(bytes) => {
-                writer.put_bytes(bytes.clone()).await?;
+                writer.put_bytes(bytes.slice(there.content as usize..)).await?;
                 cx.progress.add_bytes(bytes.len() as u64);
             }
+            Content::Blob(_) if there.is_whole(entry) => cx.progress.add_bytes(entry.size()),
             Content::Blob(descriptor) => {
                 let mut blob = ahead.next().await?;
-                let mut seen = 0;
+                let mut seen = there.content;
+                cx.progress.add_bytes(seen);
                 while let Some(segment) = blob.segments.recv().await {
                     let segment = segment?;
                     seen += segment.len() as u64;
@@ -110,10 +112,57 @@ pub async fn write(
             }
         }
         cx.progress.add_items(u64::from(entry.descriptor.is_some()));
-        writer.pad(entry.size()).await?;
+        writer.pad(entry.size(), there.padding).await?;
     }
-    writer.put(&[0; tar::TRAILER]).await?;
+    let trailer = plan.length.saturating_sub(from.offset).min(tar::TRAILER as u64) as usize;
+    writer.put(&[0; tar::TRAILER][..trailer]).await?;
     Ok(writer.finish().await?)
+}
+
+/// What is missing of an entry, and how much is there.
+struct There {
+    /// The rest of its headers.
+    header: Vec<u8>,
+    /// Bytes of its content and of its padding that are there.
+    content: u64,
+    padding: u64,
+}
+
+impl There {
+    fn is_whole(&self, entry: &Entry) -> bool {
+        self.header.is_empty() && self.content == entry.size()
+    }
+}
+
+/// The entries that are missing in whole or in part.
+fn left<'a>(plan: &'a Plan, from: &'a Standing) -> impl Iterator<Item = (&'a Entry, There)> {
+    plan.entries.iter().enumerate().skip(from.entry).map(|(at, entry)| {
+        let mut header = entry.header();
+        let within = if at == from.entry { from.within } else { 0 };
+        let beyond = within.saturating_sub(header.len() as u64);
+        header.drain(..header.len().min(usize::try_from(within).unwrap_or(usize::MAX)));
+        let content = beyond.min(entry.size());
+        (entry, There { header, content, padding: beyond - content })
+    })
+}
+
+/// A blob to fetch.
+struct Wanted {
+    descriptor: Descriptor,
+    /// What is there of it.
+    known: Option<Prefix>,
+}
+
+impl Wanted {
+    fn of(entry: &Entry, there: There, from: &Standing) -> Option<Self> {
+        let Content::Blob(descriptor) = &entry.content else { return None };
+        if there.is_whole(entry) {
+            return None;
+        }
+        let hasher = from.hasher.clone().filter(|_| there.content > 0);
+        let known = hasher.map(|hasher| Prefix { length: there.content, hasher });
+        Some(Wanted { descriptor: (**descriptor).clone(), known })
+    }
 }
 
 /// Collects small writes into large ones.
@@ -137,9 +186,10 @@ impl Blocks {
         self.writer.write(bytes).await
     }
 
-    async fn pad(&mut self, size: u64) -> std::io::Result<()> {
+    /// Pads content of `size` bytes to whole blocks; `there` bytes of the padding are there.
+    async fn pad(&mut self, size: u64, there: u64) -> std::io::Result<()> {
         let over = (size % tar::BLOCK as u64) as usize;
-        if over == 0 { Ok(()) } else { self.put(&[0; tar::BLOCK][over..]).await }
+        if over == 0 { Ok(()) } else { self.put(&[0; tar::BLOCK][over + there as usize..]).await }
     }
 
     async fn flush(&mut self) -> std::io::Result<()> {
@@ -175,7 +225,7 @@ struct FetchAhead {
     /// The largest share of one blob, in units.
     share: u64,
     jobs: usize,
-    to_start: VecDeque<Descriptor>,
+    to_start: VecDeque<Wanted>,
     started: VecDeque<Ahead>,
     tasks: Tasks,
 }
@@ -188,16 +238,16 @@ impl FetchAhead {
     /// Starts as many as the budget and the number of jobs allow.
     fn start_more(&mut self) {
         while self.started.len() < self.jobs
-            && let Some(descriptor) = self.to_start.front()
-            && let Ok(share) = self.budget.clone().try_acquire_many_owned(self.units(descriptor))
-            && let Some(descriptor) = self.to_start.pop_front()
+            && let Some(wanted) = self.to_start.front()
+            && let Ok(share) = self.budget.clone().try_acquire_many_owned(self.units(&wanted.descriptor))
+            && let Some(wanted) = self.to_start.pop_front()
         {
-            self.start(descriptor, share);
+            self.start(wanted, share);
         }
     }
 
-    fn start(&mut self, descriptor: Descriptor, share: OwnedSemaphorePermit) {
-        let whole = descriptor.size <= self.share * UNIT;
+    fn start(&mut self, Wanted { descriptor, known }: Wanted, share: OwnedSemaphorePermit) {
+        let whole = descriptor.size <= self.share * UNIT && known.is_none();
         // Besides those that wait, one segment is being filled.
         let waiting = if whole { 1 } else { ((self.share * UNIT) as usize / SEGMENT).saturating_sub(1).max(1) };
         let (sender, segments) = mpsc::channel(waiting);
@@ -206,7 +256,7 @@ impl FetchAhead {
             let failed = if whole {
                 fetch_whole(&fetching, &descriptor, &sender).await
             } else {
-                fetch_in_segments(&fetching, &descriptor, &sender).await
+                fetch_in_segments(&fetching, &descriptor, known, &sender).await
             };
             if let Err(e) = failed {
                 let _ = sender.send(Err(e)).await;
@@ -222,9 +272,9 @@ impl FetchAhead {
             return Ok(blob);
         }
         // Nothing is under way, so all of the budget is free or about to be.
-        let descriptor = self.to_start.pop_front().ok_or_else(|| std::io::Error::other("the plan has no such blob"))?;
-        let share = self.budget.clone().acquire_many_owned(self.units(&descriptor)).await;
-        self.start(descriptor, share.map_err(std::io::Error::other)?);
+        let wanted = self.to_start.pop_front().ok_or_else(|| std::io::Error::other("the plan has no such blob"))?;
+        let share = self.budget.clone().acquire_many_owned(self.units(&wanted.descriptor)).await;
+        self.start(wanted, share.map_err(std::io::Error::other)?);
         self.started.pop_front().ok_or_else(|| std::io::Error::other("the plan has no such blob").into())
     }
 }
@@ -262,9 +312,17 @@ async fn fetch_whole(fetching: &Fetching, descriptor: &Descriptor, sender: &Send
     }
 }
 
-/// Hands a large blob over while it is read.
-async fn fetch_in_segments(fetching: &Fetching, descriptor: &Descriptor, sender: &Sender) -> Result<(), store::Error> {
-    let mut reader = fetching.store.open_blob(descriptor).await?;
+/// Hands a large blob over while it is read, or what is missing of it.
+async fn fetch_in_segments(
+    fetching: &Fetching,
+    descriptor: &Descriptor,
+    known: Option<Prefix>,
+    sender: &Sender,
+) -> Result<(), store::Error> {
+    let mut reader = match known {
+        Some(known) => fetching.store.open_blob_after(descriptor, known).await?,
+        None => fetching.store.open_blob(descriptor).await?,
+    };
     let mut segment = BytesMut::with_capacity(SEGMENT);
     while let Some(chunk) = reader.next().await {
         let mut chunk = chunk?;

@@ -5,6 +5,9 @@ use serde::Serialize;
 use super::found::Found;
 use crate::archive::plan::{Content, Plan, Why};
 use crate::image::Digest;
+use crate::medium::block_buffer::{Finished, RanDry};
+use crate::medium::tape::writer::TapeUsed;
+use crate::medium::volumes::listing::Volume;
 use crate::pipeline::{LeftOut, Moved};
 
 /// What was written.
@@ -29,6 +32,15 @@ pub struct Report {
     pub skipped: Option<Vec<SkippedEntry>>,
     /// Bytes of the archive that an earlier run had left, and that were verified instead of fetched.
     pub bytes_resumed: u64,
+    /// The tapes that it was written to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tapes: Option<Vec<TapeUsed>>,
+    /// The volumes that it was written into.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volumes: Option<Vec<Volume>>,
+    /// How often the drive had to wait for the source, where there is a buffer in front of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ran_dry: Option<RanDry>,
     pub moved: Moved,
     pub left_out: Vec<LeftOut>,
 }
@@ -75,6 +87,9 @@ impl Report {
             bytes_skipped: plan.skipped.iter().map(|s| s.descriptor.size).sum(),
             skipped: None,
             bytes_resumed: 0,
+            tapes: None,
+            volumes: None,
+            ran_dry: None,
             moved: Moved::default(),
         }
     }
@@ -82,6 +97,15 @@ impl Report {
     /// Tells of every blob that need not travel.
     pub(super) fn tell_skipped(&mut self, plan: &Plan) {
         self.skipped = Some(skipped(plan));
+    }
+
+    /// Tells where the archive is.
+    pub(super) fn tell_medium(&mut self, medium: Option<(Finished, RanDry)>) {
+        match medium {
+            Some((Finished::Tapes(tapes), ran_dry)) => (self.tapes, self.ran_dry) = (Some(tapes), Some(ran_dry)),
+            Some((Finished::Volumes(listing), _)) => self.volumes = Some(listing.volumes),
+            None => {}
+        }
     }
 
     /// Counts what was moved: all of the plan, but for what was found.
