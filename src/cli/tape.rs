@@ -146,7 +146,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
             )
         }
         command => {
-            let step: Box<dyn FnOnce(&mut Drive) -> std::io::Result<()> + Send> = match command {
+            let step: Step = match command {
                 Command::Seek(Seek { position, .. }) => {
                     let position = *position;
                     Box::new(move |drive| drive.seek(position))
@@ -177,6 +177,9 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
     session.report("mirror/tape/v1", &report, text(headline, &report).text(), Exit::Verified)?;
     Ok(Exit::Verified)
 }
+
+/// What to do with a drive.
+type Step = Box<dyn FnOnce(&mut Drive) -> std::io::Result<()> + Send>;
 
 /// Moving a tape takes its time: not on a thread of the runtime.
 async fn work<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, tokio::task::JoinError> {

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::block::Block;
 use super::tape::writer::TapeUsed;
-use super::volumes::Listing;
+use super::volumes::listing::Volume;
 
 /// What takes blocks, in order. Dropped unfinished, it leaves nothing that looks complete.
 pub trait Medium: Send {
@@ -33,7 +33,7 @@ pub trait Medium: Send {
 #[serde(rename_all = "camelCase")]
 pub enum Finished {
     Tapes(Vec<TapeUsed>),
-    Volumes(Listing),
+    Volumes(Vec<Volume>),
 }
 
 /// How much is buffered.

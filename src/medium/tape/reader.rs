@@ -93,10 +93,10 @@ impl TapeReader {
             Found::Data(n) => self.offset += n as u64,
             Found::Filemark => self.at_filemark()?,
             Found::EndOfData if self.offset == 0 => {
-                return Err(io::Error::other(format!(
+                return Err(io::Error::other(
                     "nothing was written behind where the tape stands: wind it to an archive with \
-                     `mirror tape rewind` or `mirror tape seek`"
-                )));
+                     `mirror tape rewind` or `mirror tape seek`",
+                ));
             }
             Found::EndOfData | Found::Larger => self.ended = true,
         }

@@ -70,7 +70,7 @@ impl TapeWriter {
         ask: NextTape,
     ) -> io::Result<Self> {
         if let Some(fixed) = drive.fixed_block_size()
-            && block_size % fixed as usize != 0
+            && !block_size.is_multiple_of(fixed as usize)
         {
             return Err(io::Error::other(format!(
                 "the drive is set to blocks of {fixed} bytes, and {block_size} is no multiple of that: give \
@@ -109,7 +109,7 @@ impl TapeWriter {
 
     fn make_smaller(&mut self) -> io::Result<()> {
         let half = self.block_size / 2;
-        let fits = self.drive.fixed_block_size().is_none_or(|fixed| half % fixed as usize == 0);
+        let fits = self.drive.fixed_block_size().is_none_or(|fixed| half.is_multiple_of(fixed as usize));
         if self.tape.bytes > 0 || half < SMALLEST || !fits {
             let size = self.block_size;
             return Err(io::Error::other(format!(

@@ -95,6 +95,6 @@ impl Medium for VolumeWriter {
         }
         self.listing.complete = true;
         self.listing.write(&listing::listing_path(&self.archive))?;
-        Ok(Finished::Volumes(self.listing))
+        Ok(Finished::Volumes(self.listing.volumes))
     }
 }

@@ -103,7 +103,7 @@ impl Report {
     pub(super) fn tell_medium(&mut self, medium: Option<(Finished, RanDry)>) {
         match medium {
             Some((Finished::Tapes(tapes), ran_dry)) => (self.tapes, self.ran_dry) = (Some(tapes), Some(ran_dry)),
-            Some((Finished::Volumes(listing), _)) => self.volumes = Some(listing.volumes),
+            Some((Finished::Volumes(volumes), _)) => self.volumes = Some(volumes),
             None => {}
         }
     }
