@@ -1,4 +1,4 @@
-//! registries.conf, certs.d and rewritePull through the program: where images are read, and what is refused.
+//! registries.conf, rewritePull, proxies and limits through the program: where images are read, and what is refused.
 
 #[path = "support/low.rs"]
 mod low;
@@ -60,6 +60,14 @@ impl Place {
     }
 }
 
+/// Runs a gather of one image with those variables.
+async fn gather_with(place: &Place, source: &str, variables: &[(&'static str, String)]) -> Assert {
+    place.write("sources.list", &format!("{source}\n"));
+    let mut command = command(place.home.path());
+    command.args(["gather", "sources.list", "oci:gathered:sync"]).envs(variables.iter().cloned());
+    tokio::task::spawn_blocking(move || command.assert()).await.unwrap()
+}
+
 fn command(home: &Path) -> Command {
     let mut command = Command::cargo_bin("mirror").unwrap();
     command.current_dir(home).env("HOME", home).env("MIRROR_SILENCE_TIMEOUT", "1");
@@ -67,6 +75,9 @@ fn command(home: &Path) -> Command {
         ["MIRROR_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "CONTAINERS_REGISTRIES_CONF"]
     {
         command.env_remove(variable);
+    }
+    for variable in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
+        command.env_remove(variable).env_remove(variable.to_lowercase());
     }
     command
 }
@@ -202,4 +213,31 @@ async fn rewrite_pull_renames_what_is_read_by_the_first_pattern_that_fits() {
     place.gather("reg.invalid/signed:v1").await.code(1).stderr(contains("not in reg.invalid/signed"));
     let said = contains("rewritePull of reg.invalid makes \"UPPER\" of bad/signed");
     place.gather("reg.invalid/bad/signed:v1").await.code(1).stderr(said);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_is_asked_for_names_it_knows_unless_no_proxy_has_them_or_they_are_this_machine() {
+    let place = Place::new().await;
+    place.write("mirror.yaml", "registryConfig:\n  reg.invalid:\n    endpoints: [\"http://reg.invalid\"]\n");
+    let image = format!("reg.invalid/{APP}");
+    // The registry takes requests for any name, as a proxy does.
+    let proxy = ("HTTP_PROXY", format!("http://{}", place.full));
+    gather_with(&place, &image, &[proxy.clone()]).await.success();
+    let without = ("NO_PROXY", "other.invalid,reg.invalid".into());
+    gather_with(&place, &image, &[proxy, without]).await.code(1).stderr(contains("check the name reg.invalid"));
+    let nowhere = ("HTTP_PROXY", "http://127.0.0.1:1".into());
+    gather_with(&place, &format!("{}/{APP}", place.full), &[nowhere]).await.success();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_slow_down_and_lose_nothing() {
+    let place = Place::new().await;
+    place.write(
+        "mirror.yaml",
+        "registryConfig:\n  FULL:\n    limits: {requestsPerSecond: 20, bytesPerSecond: 100KiB, connections: 1}\n",
+    );
+    let begun = std::time::Instant::now();
+    place.gather(&format!("FULL/{APP}")).await.success();
+    // More than ten requests, at one in 50 ms.
+    assert!(begun.elapsed() >= std::time::Duration::from_millis(400), "{:?}", begun.elapsed());
 }

@@ -40,18 +40,6 @@ impl Config {
         Ok(RegistryPolicy { endpoints: endpoints.collect::<Result<_>>()?, is_away, limits })
     }
 
-    /// The most that may be asked of the host of `url`, which may be that of several registries: of the first that
-    /// has limits, in the order of their names.
-    pub fn limits(&self, url: &Url) -> Limits {
-        let authority = endpoint::authority(url);
-        let is_at = |name: &str, host: &HostSettings| match host.endpoints.is_empty() {
-            true => endpoint::default_url(name).is_some_and(|url| endpoint::authority(&url) == authority),
-            false => host.endpoints.iter().any(|url| endpoint::authority(url) == authority),
-        };
-        let limited = self.settings.registries.iter().filter(|(_, host)| host.limits != Limits::default());
-        limited.filter(|(name, host)| is_at(name, host)).map(|(_, host)| host.limits).next().unwrap_or_default()
-    }
-
     fn own(&self, registry: &str) -> Option<&HostSettings> {
         let exact = registry.to_ascii_lowercase();
         let of = |host: &str| self.settings.registries.get(host);
