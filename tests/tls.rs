@@ -197,3 +197,37 @@ async fn an_image_that_fails_comes_with_the_next_step() {
     assert!(hints[1].contains("check the name nowhere.invalid"), "{hints:?}");
     assert!(hints[2].contains(&format!("is {closed} up")), "{hints:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_helper_keeps_the_password_and_gives_it_back() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = tempfile::tempdir().unwrap();
+    let authority = authority();
+    let registry = registry(&authority, None).await;
+    std::fs::write(home.path().join("ca.pem"), authority.pem()).unwrap();
+    configure(home.path(), &registry, &format!("  endpointConfig:\n    https://{registry}: {{tls: {{ca: ca.pem}}}}\n"));
+    let bin = home.path().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let helper = bin.join("docker-credential-test");
+    let script = "#!/bin/sh\necho $1 >> \"$HOME/asked\"\n\
+                  case $1 in store) cat > \"$HOME/kept\" ;; get) cat > /dev/null; cat \"$HOME/kept\" ;; esac\n";
+    std::fs::write(&helper, script).unwrap();
+    std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let auth = format!(r#"{{"credHelpers": {{"{registry}": "test"}}}}"#);
+    std::fs::write(home.path().join("auth.json"), auth).unwrap();
+    std::fs::write(home.path().join("sources.list"), format!("{registry}/a:1\n")).unwrap();
+    let run = async |arguments: &[&str]| {
+        let mut command = mirror(home.path());
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+        command.env("PATH", path).env("REGISTRY_AUTH_FILE", "auth.json").args(arguments).write_stdin("password");
+        tokio::task::spawn_blocking(move || command.assert()).await.unwrap()
+    };
+    let kept = run(&["login", &registry, "-u", "user", "--password-stdin"]).await.success();
+    kept.stdout(contains("in docker-credential-test"));
+    let file = std::fs::read_to_string(home.path().join("auth.json")).unwrap();
+    assert!(!file.contains("dXNlcjpwYXNzd29yZA"), "{file}");
+    // That registry has no image, but it says so to those only that it knows.
+    let gathered = run(&["gather", "sources.list", "oci:out:sync"]).await.code(1);
+    gathered.stderr(contains("not authorised").not());
+    assert_eq!(std::fs::read_to_string(home.path().join("asked")).unwrap(), "store\nget\n");
+}

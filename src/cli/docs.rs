@@ -32,15 +32,17 @@ fn markdown() -> String {
     }
     let _ = write!(text, "\n## Exit codes\n\n```text\n{}\n```\n", exit::HELP.trim_start_matches("Exit codes:\n"));
     for command in root.get_subcommands().filter(|c| !c.is_hide_set() && c.get_name() != "help") {
-        section(&mut text, command);
+        section(&mut text, command, "mirror");
     }
     text
 }
 
-fn section(text: &mut String, command: &Command) {
+fn section(text: &mut String, command: &Command, parent: &str) {
     let usage = command.clone().render_usage().to_string();
     let usage = usage.trim_start_matches("Usage: ");
-    let _ = write!(text, "\n## mirror {}\n\n```text\n{usage}\n```\n\n", command.get_name());
+    let name = format!("{parent} {}", command.get_name());
+    let level = "#".repeat(name.split(' ').count());
+    let _ = write!(text, "\n{level} {name}\n\n```text\n{usage}\n```\n\n");
     text.push_str(&paragraphs(command));
     let arguments: Vec<&Arg> = command.get_positionals().filter(|a| shown(a)).collect();
     if !arguments.is_empty() {
@@ -54,6 +56,9 @@ fn section(text: &mut String, command: &Command) {
         options.iter().for_each(|a| option(text, a));
     }
     examples(text, command);
+    for command in command.get_subcommands().filter(|c| !c.is_hide_set() && c.get_name() != "help") {
+        section(text, command, &name);
+    }
 }
 
 fn shown(argument: &Arg) -> bool {

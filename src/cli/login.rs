@@ -7,8 +7,10 @@ use std::io::{BufRead, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{self, LocalFlags, SetArg, Termios};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
@@ -234,17 +236,29 @@ async fn ask(args: &Login) -> Result<(String, SecretString), Failure> {
     Ok((user, password))
 }
 
-/// Asks for one line.
+/// Asks for one line on the terminal.
 async fn line(prompt: &'static str) -> Result<SecretString, Failure> {
-    blocking(move || {
+    let ask = || {
         let mut out = std::io::stderr().lock();
         out.write_all(prompt.as_bytes())?;
-        out.flush()?;
+        out.flush()
+    };
+    ask().context("cannot ask on the terminal")?;
+    // It is readable when there is a whole line: a signal that drops this leaves no thread behind that waits for one.
+    while !is_readable().context("cannot read from the terminal")? {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    blocking(|| {
         let mut text = String::new();
         std::io::stdin().lock().take(MAX_PASSWORD).read_line(&mut text)?;
         Ok(text)
     })
     .await
+}
+
+fn is_readable() -> nix::Result<bool> {
+    let stdin = std::io::stdin();
+    poll(&mut [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO).map(|ready| ready > 0)
 }
 
 async fn blocking(read: impl FnOnce() -> std::io::Result<String> + Send + 'static) -> Result<SecretString, Failure> {

@@ -15,6 +15,7 @@ mod docs;
 mod exit;
 mod failure;
 mod gather;
+mod groups;
 mod hints;
 mod interrupt;
 mod logging;
@@ -101,7 +102,7 @@ pub fn definition() -> clap::Command {
 
 /// Reads the arguments. `Err`: help, a version or a usage error, to print.
 fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
-    let mut definition = definition();
+    let mut definition = groups::grouped(definition());
     let matches = definition.try_get_matches_from_mut(arguments)?;
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut definition))
 }

@@ -2,7 +2,6 @@
 //! seconds elsewhere. The verbs count, this only looks, so that a slow screen slows nothing down.
 
 use std::collections::VecDeque;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -53,7 +52,7 @@ impl Drop for Shown {
 }
 
 async fn draw_bar(progress: Arc<Progress>, bar: ProgressBar) {
-    if let Ok(style) = BarStyle::with_template("{prefix} {bar:24} {wide_msg}") {
+    if let Ok(style) = BarStyle::with_template("{prefix} {bar:16} {wide_msg}") {
         bar.set_style(style.progress_chars("━╸ "));
     }
     let mut pace = Pace::default();
@@ -98,32 +97,33 @@ fn share(now: &Snapshot) -> (u64, u64) {
     if now.bytes_total > 0 { (now.bytes_done, now.bytes_total) } else { (now.items_done, now.items_total) }
 }
 
-/// One line: `1.2 GiB of 3.4 GiB (35 %), 110 MiB/s, 0:21 left, 12 of 40 items`.
+/// One line, what is wanted most first, since a narrow terminal cuts its end:
+/// `35 %, 0:21 left, 1.2 GiB of 3.4 GiB, 110 MiB/s, 12 of 40 items`.
 fn describe(now: &Snapshot, pace: &Pace) -> String {
-    let mut text = String::new();
     let rate = pace.bytes_per_second();
+    let left = now.bytes_total.saturating_sub(now.bytes_done);
+    let mut parts = Vec::new();
     if now.bytes_total > 0 {
         let percent = (u128::from(now.bytes_done) * 100 / u128::from(now.bytes_total)).min(100);
-        let _ = write!(text, "{} of {} ({percent} %)", size::human(now.bytes_done), size::human(now.bytes_total));
+        parts.push(format!("{percent} %"));
+    }
+    if rate >= 1.0 && left > 0 {
+        parts.push(format!("{} left", clock((left as f64 / rate) as u64)));
+    }
+    if now.bytes_total > 0 {
+        parts.push(format!("{} of {}", size::human(now.bytes_done), size::human(now.bytes_total)));
     } else if now.bytes_done > 0 {
-        text.push_str(&size::human(now.bytes_done));
+        parts.push(size::human(now.bytes_done));
     }
     if rate >= 1.0 {
-        let _ = write!(text, ", {}/s", size::human(rate as u64));
-        let left = now.bytes_total.saturating_sub(now.bytes_done);
-        if left > 0 {
-            let _ = write!(text, ", {} left", clock((left as f64 / rate) as u64));
-        }
+        parts.push(format!("{}/s", size::human(rate as u64)));
     }
-    if now.items_done + now.items_total > 0 {
-        let comma = if text.is_empty() { "" } else { ", " };
-        if now.items_total > 0 {
-            let _ = write!(text, "{comma}{} of {} items", now.items_done, now.items_total);
-        } else {
-            let _ = write!(text, "{comma}{} items", now.items_done);
-        }
+    match (now.items_done, now.items_total) {
+        (0, 0) => {}
+        (done, 0) => parts.push(format!("{done} items")),
+        (done, total) => parts.push(format!("{done} of {total} items")),
     }
-    text
+    parts.join(", ")
 }
 
 /// `0:07`, `12:30`, `3:00:00`.
@@ -181,11 +181,11 @@ mod tests {
         let start = Instant::now();
         let mut pace = Pace::default();
         pace.look(start, &now);
-        assert_eq!(describe(&now, &pace), "0 B of 100 MiB (0 %), 0 of 3 items");
+        assert_eq!(describe(&now, &pace), "0 %, 0 B of 100 MiB, 0 of 3 items");
         now.bytes_done = 20 << 20;
         now.items_done = 1;
         pace.look(start + Duration::from_secs(2), &now);
-        assert_eq!(describe(&now, &pace), "20.0 MiB of 100 MiB (20 %), 10.0 MiB/s, 0:08 left, 1 of 3 items");
+        assert_eq!(describe(&now, &pace), "20 %, 0:08 left, 20.0 MiB of 100 MiB, 10.0 MiB/s, 1 of 3 items");
         now.phase = "checking".into();
         now.bytes_done = 0;
         pace.look(start + Duration::from_secs(3), &now);

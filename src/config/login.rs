@@ -4,9 +4,11 @@
 //! Invariant: a file is replaced whole or left as it was, is readable by its owner only, and keeps
 //! everything in it that is not the one entry.
 
+use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use secrecy::{ExposeSecret, SecretString};
@@ -40,11 +42,9 @@ pub async fn store(file: &Path, registry: &str, repository: &str, user: &str, pa
     if user.is_empty() || user.contains(':') {
         return Err(Error::Refused("a user name must not be empty or hold a colon".into()));
     }
-    let mut edit = Edit::open(file)?;
     let scope = auth_file::scope(registry, repository);
-    let auths = edit.section("auths")?;
-    let key = entry_keys(auths, &scope).into_iter().next().unwrap_or_else(|| new_key(file, &scope));
-    let helper = if repository.is_empty() { edit.parsed.helper_of(registry) } else { None };
+    // A helper may take its time: the file is not held while it does.
+    let helper = if repository.is_empty() { Edit::open(file)?.parsed.helper_of(registry) } else { None };
     let (entry, kept) = match helper {
         Some((name, server)) => {
             helper::store(&name, &server, user, password).await?;
@@ -55,10 +55,14 @@ pub async fn store(file: &Path, registry: &str, repository: &str, user: &str, pa
             (serde_json::json!({ "auth": auth }), Kept::File)
         }
     };
+    let _held = hold(file).await?;
+    let mut edit = Edit::open(file)?;
     let auths = edit.section("auths")?;
+    let keys = entry_keys(auths, &scope);
+    let key = keys.first().cloned().unwrap_or_else(|| new_key(file, &scope));
     // Another spelling of the same key would say something else.
-    for other in entry_keys(auths, &scope) {
-        auths.remove(&other);
+    for other in &keys {
+        auths.remove(other);
     }
     auths.insert(key, entry);
     edit.replace()?;
@@ -70,12 +74,13 @@ pub async fn remove(file: &Path, registry: &str, repository: &str) -> Result<boo
     if read_bounded(file)?.is_none() {
         return Ok(false);
     }
-    let mut edit = Edit::open(file)?;
-    let helper = if repository.is_empty() { edit.parsed.helper_of(registry) } else { None };
+    let helper = if repository.is_empty() { Edit::open(file)?.parsed.helper_of(registry) } else { None };
     let erased = match helper {
         Some((name, server)) => helper::erase(&name, &server).await?,
         None => false,
     };
+    let _held = hold(file).await?;
+    let mut edit = Edit::open(file)?;
     let scope = auth_file::scope(registry, repository);
     let auths = edit.section("auths")?;
     let keys = entry_keys(auths, &scope);
@@ -108,8 +113,7 @@ struct Edit {
 
 impl Edit {
     fn open(file: &Path) -> Result<Edit> {
-        // The file behind a link is replaced, not the link.
-        let path = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+        let path = real(file);
         let text = read_bounded(&path)?.unwrap_or_default();
         // Also says what is wrong with a file that cannot be used.
         let parsed = AuthFile::parse(&text, &path)?;
@@ -126,14 +130,10 @@ impl Edit {
         section.as_object_mut().ok_or_else(|| wrong(&self.path, &format!("{name} is not an object")))
     }
 
-    /// Writes the file anew: mode 0600, by a rename.
+    /// Writes the file anew: mode 0600, by a rename. Its directory must exist.
     fn replace(self) -> Result<()> {
-        let directory = match self.path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
+        let directory = directory_of(&self.path);
         let io = |e| Error::io(&self.path, e);
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io)?;
         // Made with mode 0600.
         let mut temporary = tempfile::NamedTempFile::new_in(directory).map_err(io)?;
         serde_json::to_writer_pretty(&mut temporary, &self.content).map_err(|e| io(e.into()))?;
@@ -141,6 +141,45 @@ impl Edit {
         temporary.as_file().sync_all().map_err(io)?;
         temporary.persist(&self.path).map_err(|e| io(e.error))?;
         Ok(())
+    }
+}
+
+/// How long to wait for others that change the same file.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Keeps others from changing the file, until it is dropped: of two that read it and then replace it, one would lose
+/// what the other wrote. Makes the file's directory, which is what is locked, since the file itself is replaced.
+async fn hold(file: &Path) -> Result<File> {
+    let path = real(file);
+    let directory = directory_of(&path);
+    let io = |e| Error::io(directory, e);
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io)?;
+    let held = File::open(directory).map_err(io)?;
+    let begun = Instant::now();
+    loop {
+        match held.try_lock() {
+            Ok(()) => return Ok(held),
+            Err(TryLockError::Error(e)) => return Err(io(e)),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < PATIENCE => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(TryLockError::WouldBlock) => {
+                let reason = format!("{}: another program has been changing it for {PATIENCE:?}", path.display());
+                return Err(Error::Refused(reason));
+            }
+        }
+    }
+}
+
+/// The file behind a link is the one that is replaced, not the link.
+fn real(file: &Path) -> PathBuf {
+    std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned())
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
     }
 }
 
@@ -202,6 +241,21 @@ mod tests {
             "detachKeys": "ctrl-e",
         });
         assert_eq!(after, expected);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn logins_at_the_same_time_lose_no_entry() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("new/auth.json");
+        let logins = (0..24).map(|n| {
+            let file = file.clone();
+            tokio::spawn(async move { store(&file, &format!("reg{n}.low"), "", "u", &"p".into()).await })
+        });
+        for login in logins.collect::<Vec<_>>() {
+            login.await.unwrap().unwrap();
+        }
+        let kept: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        assert_eq!(kept["auths"].as_object().unwrap().len(), 24);
     }
 
     #[tokio::test]
