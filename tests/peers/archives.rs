@@ -6,6 +6,7 @@ use std::process::Command;
 
 use crate::engines::{Containerd, Docker, Podman};
 use crate::programs::{are_here, mirror, project, run, skopeo, text, work_directory};
+use crate::registries::Registry;
 
 /// Written by another program with `manifest.json`: image and hexadecimal digest of its configuration.
 const PART1: [(&str, &str); 3] = [
@@ -109,6 +110,71 @@ fn containerd_imports_archives_with_and_without_manifest_json() {
         for image in expected {
             assert!(images.iter().any(|i| i == image), "{archive}: {images:?}");
             containerd.run(&["images", "rm", image.split(' ').next().unwrap_or_default()]);
+        }
+    }
+}
+
+/// What is in the archive of `ours`: name and hexadecimal digest of the configuration. Two are for several platforms, of
+/// which `manifest.json` names linux/amd64.
+const OURS: [(&str, &str); 4] = [
+    ("edge/plain:v1", "0390007ea8c21480baeda6c612afcf0b10fc928090ffb871201bc1f549b8a351"),
+    ("edge/docker-list:v1", "630838254cdefb0037352980679a233c0245f90289c4cb9ca17e65b3555279bc"),
+    ("team-0/app-000:v1.0", "389fcfdb440df0ce661bfc6e992f8a08080e2ed9ebff159095ccf82df52b89f1"),
+    ("team-1/app-003:v1.3", "e15f1600497b6f06e88ba852d69cf899c54bc5cffe8ea6d9724ad0cdba418fce"),
+];
+
+/// The name under which an image of `ours` is known.
+fn named(image: &str) -> String {
+    format!("reg.low.example/{image}")
+}
+
+/// An archive of our own with `manifest.json`.
+fn ours(work: &Path) -> PathBuf {
+    layout(work);
+    let low = Registry::ours(&work.join("layout"), &["--read-only"]);
+    let list: String = OURS.iter().map(|(image, _)| named(image) + "\n").collect();
+    std::fs::write(work.join("sources.list"), list).expect("a list");
+    let endpoints = format!("endpoints: [\"http://{}\"]", low.address);
+    let config = format!("registryConfig:\n  registries:\n    reg.low.example:\n      {endpoints}\n");
+    std::fs::write(work.join("mirror.yaml"), config).expect("a configuration");
+    run(mirror(work).args(["gather", "sources.list", "oci:gathered:sync"]));
+    run(mirror(work).args(["serialize", "--manifest-json", "oci:gathered:sync", "ours.tar"]));
+    work.join("ours.tar")
+}
+
+#[test]
+fn skopeo_and_podman_load_our_archive_with_manifest_json() {
+    if !are_here(&["skopeo"]) {
+        return;
+    }
+    let work = work_directory();
+    let archive = ours(work.path());
+    for (image, id) in OURS {
+        let found = id_by_skopeo(work.path(), &format!("docker-archive:{}:{}", text(&archive), named(image)));
+        assert_eq!(found, id, "{image}");
+    }
+    let Some(podman) = Podman::new(work.path()) else { return };
+    podman.run(&["load", "--quiet", "--input", text(&archive)]);
+    for (image, id) in OURS {
+        assert_eq!(podman.id(&named(image)), id, "{image}");
+    }
+}
+
+#[test]
+fn docker_and_containerd_load_our_archive_with_manifest_json() {
+    let work = work_directory();
+    if let Some(docker) = Docker::new(work.path()) {
+        docker.run(&["load", "--quiet", "--input", text(&ours(work.path()))]);
+        for (image, id) in OURS {
+            assert_eq!(docker.id(&named(image)), id, "{image}");
+        }
+    }
+    let work = work_directory();
+    if let Some(containerd) = Containerd::new(work.path()) {
+        containerd.run(&["images", "import", "--no-unpack", text(&ours(work.path()))]);
+        let images = containerd.images();
+        for (image, _) in OURS {
+            assert!(images.iter().any(|i| i.starts_with(&format!("{} ", named(image)))), "{image}: {images:?}");
         }
     }
 }
