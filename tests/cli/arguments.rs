@@ -13,15 +13,14 @@ fn commands(home: &Path) -> Vec<String> {
     let help = String::from_utf8(output.stdout).unwrap();
     let names: Vec<String> = help
         .lines()
-        .skip_while(|line| *line != "Commands:")
-        .skip(1)
-        .take_while(|line| !line.trim().is_empty())
+        .skip_while(|line| !line.starts_with("Usage:"))
+        .take_while(|line| *line != "Options:")
         .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
         .filter_map(|line| line.split_whitespace().next())
         .map(str::to_owned)
         .filter(|name| name != "help")
         .collect();
-    assert!(names.len() >= 2, "{help}");
+    assert!(names.len() >= 15 && names.iter().any(|name| name == "config"), "{help}");
     names
 }
 
