@@ -156,3 +156,38 @@ fn what_the_other_side_has_is_left_out() {
     let usage = run(home, &["archive", "second.list", "third.tar", "first.tar"], 2);
     assert!(usage["error"].as_str().unwrap().contains("--reference TAG"), "{usage}");
 }
+
+#[test]
+fn a_destination_that_is_there_is_refused_before_anything_is_asked_for() {
+    let home = unpack_samples("images");
+    let home = home.path();
+    // Nobody listens there: to ask would fail otherwise, and later.
+    std::fs::write(home.join("sources.list"), "127.0.0.1:1/gone:v1\n").unwrap();
+    std::fs::write(home.join("sync.tar"), "precious").unwrap();
+    let refused = run(home, &["archive", "sources.list", "sync.tar", "sync"], 1);
+    assert!(refused["error"].as_str().unwrap().contains("--force"), "{refused}");
+    let refused = run(home, &["archive", "sources.list", "/dev/null", "sync", "--resume"], 1);
+    assert!(refused["error"].as_str().unwrap().contains("no regular file"), "{refused}");
+    assert_eq!(bytes(home, "sync.tar"), b"precious");
+}
+
+#[test]
+fn a_checkpoint_and_a_list_for_docker_are_those_of_serialize() {
+    let home = unpack_samples("images");
+    let home = home.path();
+    write_list(home, "sources.list", "oci:images:", &IMAGES);
+    run(home, &["gather", "sources.list", "oci:longer:sync"], 0);
+    let both = ["--manifest-json", "--compression", "zstd", "--compression-level", "5", "--checkpoint"];
+    run(home, &[&["serialize", "oci:longer:sync", "longer.tar"], &both[..], &["longer.jsonl"]].concat(), 0);
+    run(home, &[&["archive", "sources.list", "short.tar", "sync"], &both[..], &["short.jsonl"]].concat(), 0);
+    assert!(bytes(home, "short.tar") == bytes(home, "longer.tar"));
+    let ledger = bytes(home, "short.jsonl");
+    assert!(ledger == bytes(home, "longer.jsonl"));
+    assert!(String::from_utf8(tar(home, &["-tf", "short.tar"])).unwrap().lines().any(|name| name == "manifest.json"));
+    // And what it lists is what a second part leaves out.
+    let written = std::fs::metadata(home.join("short.tar")).unwrap().len();
+    let earlier = format!("short.jsonl:{}", written + 1);
+    let second = run(home, &["archive", "sources.list", "2.tar", "sync", "--existing-from-checkpoint", &earlier], 0);
+    let listed = String::from_utf8(ledger).unwrap().lines().count() as u64;
+    assert_eq!((&second["blobs"], second["blobsSkipped"].as_u64()), (&0.into(), Some(listed)));
+}

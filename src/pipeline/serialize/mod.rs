@@ -24,7 +24,7 @@ use crate::archive::follow::Standing;
 use crate::archive::plan::{Plan, Why, Wishes};
 use crate::image::{Descriptor, Digest, ImageName};
 use crate::medium::Place;
-use crate::medium::file::{NewFile, allocated, free_space};
+use crate::medium::file::{NewFile, allocated, free_space, refuse_existing};
 use crate::medium::identity::Identity;
 use crate::medium::ordered::{Output, Passage};
 use crate::medium::tape::writer::TapeUsed;
@@ -104,17 +104,11 @@ struct Subject {
 }
 
 async fn write(cx: &Context, subject: Subject, destination: &str, options: &Options) -> Result<Report> {
-    check(options)?;
+    check(destination, options)?;
     let place = Place::of(destination);
     let file = match &place {
-        Place::File(path) if !options.dry_run && options.medium.volume_size.is_none() => {
+        Place::File(path) if is_one_file(options) => {
             Some(NewFile::open(path, options.force).map_err(|e| refused(path, e))?)
-        }
-        Place::Ordered(_) | Place::Standard if options.resume => {
-            return Err(Error::Refused(format!(
-                "{destination} is no regular file: what it took cannot be read again, so nothing can be resumed; \
-                 --checkpoint and --existing-from-checkpoint go on in a second part"
-            )));
         }
         _ => None,
     };
@@ -323,8 +317,26 @@ fn passage(plan: &Plan, options: &Options) -> Result<Passage> {
     Ok(passage)
 }
 
-/// Refuses what cannot be meant.
-fn check(options: &Options) -> Result<()> {
+/// Whether a regular file is to be written, and one only.
+fn is_one_file(options: &Options) -> bool {
+    !options.dry_run && options.medium.volume_size.is_none()
+}
+
+/// Refuses what cannot be meant, and a destination that may not be replaced. For those who have much to do before
+/// they write; whoever writes looks again.
+pub fn check(destination: &str, options: &Options) -> Result<()> {
+    match Place::of(destination) {
+        Place::File(path) if is_one_file(options) => {
+            refuse_existing(&path, options.force).map_err(|e| refused(&path, e))?;
+        }
+        Place::Ordered(_) | Place::Standard if options.resume => {
+            return Err(Error::Refused(format!(
+                "{destination} is no regular file: what it took cannot be read again, so nothing can be resumed; \
+                 --checkpoint and --existing-from-checkpoint go on in a second part"
+            )));
+        }
+        _ => {}
+    }
     if let (Some(compression), Some(level)) = (options.compression, options.level)
         && !compression.levels().contains(&level)
     {
