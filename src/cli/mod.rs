@@ -17,6 +17,7 @@ mod failure;
 mod gather;
 mod groups;
 mod hints;
+mod inspect;
 mod interrupt;
 mod logging;
 mod login;
@@ -75,6 +76,7 @@ enum Command {
     Scatter(scatter::Args),
     Clone(clone::Args),
     Tape(tape::Args),
+    Inspect(inspect::Args),
     Diff(diff::Args),
     BatchSerialize(batch_serialize::Args),
     BatchDeserialize(batch_deserialize::Args),
@@ -164,6 +166,7 @@ async fn dispatch(command: &Command, session: &Session) -> Result<Exit, Failure>
         Command::Scatter(args) => scatter::run(args, session).await,
         Command::Clone(args) => clone::run(args, session).await,
         Command::Tape(args) => tape::run(args, session).await,
+        Command::Inspect(args) => inspect::run(args, session).await,
         Command::Diff(args) => diff::run(args, session).await,
         Command::BatchSerialize(args) => batch_serialize::run(args, session).await,
         Command::BatchDeserialize(args) => batch_deserialize::run(args, session).await,

@@ -7,10 +7,10 @@ use std::collections::{HashMap, HashSet};
 use serde::Serialize;
 
 use super::existing::{self, Existing};
-use super::images::{self, Image};
+use super::images;
 use super::survey::{Survey, survey};
 use super::{Context, Error, Result};
-use crate::image::{Descriptor, Digest};
+use crate::image::Digest;
 use crate::store::Location;
 
 /// What to compare.
@@ -93,7 +93,7 @@ fn compare(
     let mut found = images::of(survey, &source.to_string(), options.expand);
     found.retain(|image| listed.insert((image.reference.clone(), image.descriptor.digest)));
     for image in &found {
-        let one = parts(survey, image);
+        let one = survey.parts(&image.descriptor.digest);
         let gone: Vec<_> = one.iter().filter(|(digest, _)| !existing.contains(digest)).collect();
         if gone.is_empty() {
             report.held += 1;
@@ -107,7 +107,7 @@ fn compare(
         });
     }
     // The gather index travels too, and whatever else stands beside the images.
-    let everything = survey.manifests.keys().chain(survey.leaves.keys()).flat_map(|digest| parts_of(survey, digest));
+    let everything = survey.manifests.keys().chain(survey.leaves.keys()).flat_map(|digest| survey.parts_of(digest));
     let lacking: HashMap<Digest, (u64, bool)> = everything.filter(|(digest, _)| !existing.contains(digest)).collect();
     for (digest, (size, manifest)) in lacking {
         if !holds(&digest) {
@@ -127,18 +127,4 @@ fn compare(
     report.nowhere.sort();
     report.images.sort_by(|a, b| (&a.reference, a.digest).cmp(&(&b.reference, b.digest)));
     report
-}
-
-/// Size of each digest that belongs to an image, and whether it is a manifest.
-fn parts(survey: &Survey, image: &Image) -> HashMap<Digest, (u64, bool)> {
-    survey.with_referrers(&image.descriptor.digest).iter().flat_map(|digest| parts_of(survey, digest)).collect()
-}
-
-/// A manifest with the blobs that it names itself, but for those that are to be had elsewhere.
-fn parts_of(survey: &Survey, digest: &Digest) -> Vec<(Digest, (u64, bool))> {
-    let manifest = survey.manifests.get(digest).map(|m| (*digest, (m.bytes.len() as u64, true)));
-    let leaf = survey.leaves.get(digest).map(|size| (*digest, (*size, false)));
-    let travels = |d: &&Descriptor| !d.is_foreign();
-    let blobs = survey.blobs_of(digest).filter(travels).map(|d| (d.digest, (d.size, false)));
-    blobs.chain(manifest).chain(leaf).collect()
 }

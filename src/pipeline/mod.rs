@@ -13,6 +13,7 @@ pub mod diff;
 pub mod existing;
 pub mod gather;
 pub mod images;
+pub mod inspect;
 mod platforms;
 pub mod progress;
 mod routes;

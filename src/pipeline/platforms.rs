@@ -7,8 +7,6 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use serde::Deserialize;
-
 use super::copy::Copier;
 use super::walk::MAX_DEPTH;
 use crate::image::{Descriptor, Manifest, Platform, media_type};
@@ -16,7 +14,7 @@ use crate::store::reader::read_all;
 use crate::store::{self, Store};
 
 /// The largest config that is read for its platform.
-const MAX_CONFIG: u64 = 8 << 20;
+pub const MAX_CONFIG: u64 = 8 << 20;
 
 /// What was chosen out of one source.
 pub struct Chosen {
@@ -70,21 +68,21 @@ async fn image_fits(
     manifest: &Manifest,
     platforms: &[Platform],
 ) -> store::Result<bool> {
-    #[derive(Deserialize)]
-    struct Config {
-        #[serde(flatten)]
-        platform: Platform,
-    }
     let Some(config) = manifest.children()?.config else { return Ok(true) };
     if !matches!(config.media_type.as_str(), media_type::OCI_CONFIG | media_type::DOCKER_CONFIG) {
         return Ok(true);
     }
     let bytes = copier.read(store, &config, MAX_CONFIG).await?;
-    let config: Config = serde_json::from_slice(&bytes).map_err(|e| store::Error::Unusable {
+    let platform = platform_of(store.as_ref(), &config, &bytes)?;
+    Ok(platforms.iter().any(|wanted| wanted.accepts(&platform)))
+}
+
+/// What the config of an image in `store` says that it runs on.
+pub fn platform_of(store: &dyn Store, config: &Descriptor, bytes: &[u8]) -> store::Result<Platform> {
+    serde_json::from_slice(bytes).map_err(|e| store::Error::Unusable {
         place: store.describe(),
         reason: format!("config {} is not that of an image: {e}", config.digest),
-    })?;
-    Ok(platforms.iter().any(|wanted| wanted.accepts(&config.platform)))
+    })
 }
 
 impl Copier {

@@ -192,6 +192,19 @@ impl Survey {
         children.into_iter().flat_map(|c| c.config.iter().chain(&c.layers)).filter(|d| !d.is_manifest())
     }
 
+    /// Size of each digest that belongs to an image, what refers to it included, and whether it is a manifest.
+    pub fn parts(&self, root: &Digest) -> HashMap<Digest, (u64, bool)> {
+        self.with_referrers(root).iter().flat_map(|digest| self.parts_of(digest)).collect()
+    }
+
+    /// A manifest with the blobs that it names itself, but for those that are to be had elsewhere.
+    pub fn parts_of(&self, digest: &Digest) -> impl Iterator<Item = (Digest, (u64, bool))> {
+        let manifest = self.manifests.get(digest).map(|m| (m.digest(), (m.bytes.len() as u64, true)));
+        let leaf = self.leaves.get_key_value(digest).map(|(digest, size)| (*digest, (*size, false)));
+        let blobs = self.blobs_of(digest).filter(|d| !d.is_foreign()).map(|d| (d.digest, (d.size, false)));
+        blobs.chain(manifest).chain(leaf)
+    }
+
     /// The manifest and all below it, each once, parents first; without what refers to it, and without subjects.
     pub fn below(&self, root: &Digest) -> Vec<Digest> {
         self.reach(root, false)

@@ -5,6 +5,7 @@ mod bad_input;
 mod batch;
 mod diff;
 mod fixtures;
+mod inspect;
 mod interrupts;
 mod json;
 mod pipeline;
