@@ -97,7 +97,7 @@ impl Args {
 pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
     let (tag, existing) = args.tag_and_existing()?;
     let sources = list::read(&args.sources).map_err(Failure::usage)?;
-    args.writing.claim_stdout(&args.destination, session)?;
+    args.writing.accept(&args.destination, session)?;
     let context = session.context()?;
     let next = args.writing.how_to_go_on(&args.destination);
     let verb = async {

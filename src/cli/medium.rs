@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::size;
 use crate::medium::tape::{self, Operator};
-use crate::medium::{volumes, writing};
+use crate::medium::{Place, volumes, writing};
 use crate::pipeline::Context;
 
 /// How the medium is written.
@@ -57,6 +57,20 @@ impl Target {
         self.volume_size.is_some()
     }
 
+    /// Says why the place cannot be written like this.
+    pub fn accept(&self, place: &Place) -> Result<(), &'static str> {
+        match place {
+            Place::File(_) => Ok(()),
+            _ if self.is_volumes() => {
+                Err("--volume-size makes files: name one; a tape that is full is followed by the next of itself")
+            }
+            Place::Ordered(_) | Place::Standard if self.verify => {
+                Err("what went through a pipe cannot be read back: leave out --verify, and verify it where it arrives")
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// `force`: what is on a next tape may be written over.
     pub fn options(&self, force: bool) -> writing::Writing {
         writing::Writing {
@@ -75,8 +89,8 @@ impl Target {
 #[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = "Tapes and volumes")]
 pub struct Origin {
-    /// Command that puts the next tape in ($MIRROR_VOLUME is its number, $MIRROR_DEVICE the drive)
-    /// [default: ask on the terminal]
+    /// Command that puts the next tape in, or mounts the disk with the next volume ($MIRROR_VOLUME is its number,
+    /// $MIRROR_DEVICE the drive, or the file of the volume) [default: ask on the terminal]
     #[arg(long, value_name = "COMMAND")]
     next_volume: Option<String>,
 

@@ -42,7 +42,7 @@ pub struct Args {
 }
 
 pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
-    args.writing.claim_stdout(&args.destination, session)?;
+    args.writing.accept(&args.destination, session)?;
     let context = session.context()?;
     let next = args.writing.how_to_go_on(&args.destination);
     let verb = async {

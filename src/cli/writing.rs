@@ -107,8 +107,9 @@ impl Writing {
         }
     }
 
-    /// Leaves standard output to the archive where that is its destination.
-    pub fn claim_stdout(&self, destination: &str, session: &Session) -> Result<(), Failure> {
+    /// Refuses what cannot be asked of the destination, and leaves standard output to the archive where that is it.
+    pub fn accept(&self, destination: &str, session: &Session) -> Result<(), Failure> {
+        self.medium.accept(&Place::of(destination)).map_err(|why| Failure::usage(anyhow::anyhow!(why)))?;
         if destination != "-" || self.dry_run {
             return Ok(());
         }

@@ -103,7 +103,7 @@ impl Drop for NewFile {
 }
 
 /// `NAME.partial` beside `destination`.
-fn partial(destination: &Path) -> io::Result<PathBuf> {
+pub fn partial(destination: &Path) -> io::Result<PathBuf> {
     let mut name =
         OsString::from(destination.file_name().ok_or_else(|| io::Error::other("it is not the name of a file"))?);
     name.push(".partial");

@@ -14,7 +14,7 @@ use crate::archive::Compression;
 use crate::image::{Descriptor, ImageName};
 use crate::medium::read_at::ReadAt;
 use crate::medium::tape::reader::TapeReader;
-use crate::medium::volumes::reader::{InOrder, Volumes};
+use crate::medium::volumes::reader::{Found, InOrder, Parts};
 use crate::medium::{Place, Reading};
 
 /// Endings of names that are archives and no repositories.
@@ -156,9 +156,18 @@ fn open_place(name: &str, reading: &Reading) -> std::io::Result<Raw> {
         Place::Ordered(path) => return Ok(Raw::Once(Box::new(File::open(path)?))),
         Place::File(path) => path,
     };
-    if let Some(volumes) = Volumes::find(&path, &reading.directories)? {
-        volumes.check()?;
-        let parts = volumes.open()?;
+    if let Some(found) = Found::of(&path, &reading.directories)? {
+        let paths = match found {
+            Found::Listed(volumes) if volumes.lacks_some() && reading.operator.is_there() => {
+                return Ok(Raw::Once(Box::new(volumes.one_by_one(reading.operator.ask())?)));
+            }
+            Found::Listed(volumes) => volumes.check().map_err(|e| {
+                let next = "bring the right ones here, or name where they are with --volumes-in";
+                std::io::Error::new(e.kind(), format!("{e}: {next}"))
+            })?,
+            Found::Unlisted(paths) => paths,
+        };
+        let parts = Parts::open(&paths)?;
         let compressed = is_compressed(&parts)?;
         return Ok(if compressed { Raw::Once(Box::new(InOrder::new(parts))) } else { Raw::Anywhere(Arc::new(parts)) });
     }

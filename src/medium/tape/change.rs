@@ -1,25 +1,34 @@
-//! Changing the cartridge: who is asked for the next one, and how often.
+//! Changing the cartridge, or the disk with a volume: who is asked for the next one, and how often.
 
 use std::fs::OpenOptions;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::drive::{Access, Drive};
 
-/// Cartridges that are tried before the run gives up.
-const TRIES: u32 = 5;
+/// Cartridges, or disks, that are tried before the run gives up.
+pub const TRIES: u32 = 5;
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
+    pub wanted: Wanted,
+    /// The drive; or the file of the volume, as it is to be called.
     pub drive: PathBuf,
     /// The archive's name, for the operator.
     pub archive: String,
-    /// Number of the tape that is wanted, from 1.
+    /// Number of the tape or volume that is wanted, from 1.
     pub volume: u32,
     /// Why the cartridge that was put in before will not do.
     pub refused: Option<String>,
+}
+
+/// What the operator changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    Tape,
+    Volume,
 }
 
 /// Puts in the tape that is asked for, or has somebody do it; returns when it is in. An error ends the run.
@@ -35,7 +44,8 @@ pub fn change<T>(
     volume: u32,
     mut accept: impl FnMut(&mut Drive) -> io::Result<Result<T, String>>,
 ) -> io::Result<(Drive, T)> {
-    let mut request = Request { drive: drive.to_owned(), archive: archive.to_owned(), volume, refused: None };
+    let (drive_path, archive_name) = (drive.to_owned(), archive.to_owned());
+    let mut request = Request { wanted: Wanted::Tape, drive: drive_path, archive: archive_name, volume, refused: None };
     for _ in 0..TRIES {
         ask(&request)?;
         let why = match Drive::open(drive, access) {
@@ -67,6 +77,14 @@ pub enum Operator {
 }
 
 impl Operator {
+    /// Whether there is one to ask: a command, or somebody who reads the messages on a terminal.
+    pub fn is_there(&self) -> bool {
+        match self {
+            Operator::Person => io::stderr().is_terminal(),
+            Operator::Command(_) => true,
+        }
+    }
+
     pub fn ask(&self) -> NextTape {
         let operator = self.clone();
         Box::new(move |request| match &operator {
@@ -77,22 +95,27 @@ impl Operator {
 }
 
 fn ask_person(request: &Request) -> io::Result<()> {
-    let Request { drive, archive, volume, refused } = request;
+    let Request { wanted, drive, archive, volume, refused } = request;
+    let what = match wanted {
+        Wanted::Tape => "tape",
+        Wanted::Volume => "volume",
+    };
     let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(|_| {
         io::Error::other(format!(
-            "tape {volume} of {archive} is wanted and there is no terminal to ask for it: give --next-volume COMMAND"
+            "{what} {volume} of {archive} is wanted and there is no terminal to ask for it: give --next-volume COMMAND"
         ))
     })?;
     let why = refused.as_ref().map(|why| format!("{why}\n")).unwrap_or_default();
     let drive = drive.display();
-    write!(
-        &terminal,
-        "\r\n{why}put tape {volume} of {archive} into {drive}, then press Enter (q and Enter to stop): "
-    )?;
+    let please = match wanted {
+        Wanted::Tape => format!("put tape {volume} of {archive} into {drive}"),
+        Wanted::Volume => format!("mount the disk with volume {volume} of {archive}, as {drive}"),
+    };
+    write!(&terminal, "\r\n{why}{please}, then press Enter (q and Enter to stop): ")?;
     let mut answer = String::new();
     let read = BufReader::new(&terminal).read_line(&mut answer)?;
     if read == 0 || answer.trim().eq_ignore_ascii_case("q") {
-        return Err(io::Error::other(format!("stopped before tape {volume}")));
+        return Err(io::Error::other(format!("stopped before {what} {volume}")));
     }
     Ok(())
 }
@@ -110,5 +133,5 @@ fn run(command: &str, request: &Request) -> io::Result<()> {
     if status.success() {
         return Ok(());
     }
-    Err(io::Error::other(format!("{command:?}, which is to put in tape {}, ended with {status}", request.volume)))
+    Err(io::Error::other(format!("{command:?}, which is to bring number {}, ended with {status}", request.volume)))
 }

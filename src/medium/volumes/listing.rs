@@ -119,8 +119,11 @@ impl Listing {
         let mut json = serde_json::to_vec_pretty(self)?;
         json.push(b'\n');
         let temporary = with_suffix(path, "partial");
-        fs::write(&temporary, json)?;
-        fs::rename(&temporary, path)
+        let written = fs::write(&temporary, json).and_then(|()| File::open(&temporary)?.sync_all());
+        written.and_then(|()| fs::rename(&temporary, path)).inspect_err(|_| {
+            // What was written of it is of no use.
+            let _ = fs::remove_file(&temporary);
+        })
     }
 }
 
@@ -142,6 +145,7 @@ pub fn check(path: &Path, volume: &Volume) -> io::Result<Option<Wrong>> {
         Err(e) => return Err(e),
     };
     let size = file.metadata()?.len();
+    drop_cache(&file);
     let mut hasher = Hasher::new(Algorithm::Sha256);
     let mut chunk = vec![0; CHUNK];
     loop {
@@ -158,6 +162,11 @@ pub fn check(path: &Path, volume: &Volume) -> io::Result<Option<Wrong>> {
     } else {
         Some(Wrong::Digest(digest))
     })
+}
+
+/// Has the medium read again, and not what memory holds of it. Where that cannot be had, memory is read.
+pub fn drop_cache(file: &File) {
+    let _ = nix::fcntl::posix_fadvise(file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED);
 }
 
 impl Listing {

@@ -7,7 +7,7 @@ use super::listing::{self, Listing, Volume};
 use crate::image::Algorithm;
 use crate::image::digest::Hasher;
 use crate::medium::block_buffer::{Finished, Medium};
-use crate::medium::file::{NewFile, refuse_existing};
+use crate::medium::file::{NewFile, partial, refuse_existing};
 
 /// An archive on its way into volumes.
 pub struct VolumeWriter {
@@ -15,6 +15,12 @@ pub struct VolumeWriter {
     listing: Listing,
     force: bool,
     current: Option<Current>,
+}
+
+/// Fails with `AlreadyExists` where volumes of an archive of that name are, and `force` does not allow to replace them.
+pub fn refuse_volumes(archive: &Path, force: bool) -> io::Result<()> {
+    refuse_existing(&listing::listing_path(archive), force)?;
+    refuse_existing(&listing::volume_path(archive, 1), force)
 }
 
 struct Current {
@@ -25,23 +31,19 @@ struct Current {
 
 impl VolumeWriter {
     /// Goes on behind the volumes that `listing` names, which are there. Fails with `AlreadyExists` where there is
-    /// something of an archive of that name that is not to be gone on with, and `force` does not allow to replace it.
+    /// something of an archive of that name, and `force` does not allow to replace it.
     pub fn start(archive: &Path, listing: Listing, force: bool) -> io::Result<Self> {
-        if listing.volumes.is_empty() {
-            refuse_existing(&listing::listing_path(archive), force)?;
-            refuse_existing(&listing::volume_path(archive, 1), force)?;
-        }
-        // What lies behind the last volume of an interrupted run is a part of it.
-        let force = force || !listing.volumes.is_empty();
+        refuse_volumes(archive, force)?;
         Ok(VolumeWriter { archive: archive.to_owned(), listing, force, current: None })
     }
 
     fn end_volume(&mut self) -> io::Result<()> {
         let Some(Current { file, written, hasher }) = self.current.take() else { return Ok(()) };
-        file.finish()?;
         let (sequence, offset) = (self.next_sequence()?, self.listing.length());
         self.listing.volumes.push(Volume { sequence, offset, size: written, digest: hasher.finish() });
-        self.listing.write(&listing::listing_path(&self.archive))
+        // First the listing: a run that goes on knows by it whose the volume is.
+        self.listing.write(&listing::listing_path(&self.archive))?;
+        file.finish()
     }
 
     fn next_sequence(&self) -> io::Result<u32> {
@@ -86,15 +88,23 @@ impl Medium for VolumeWriter {
         self.end_volume()?;
         if self.force {
             for sequence in self.next_sequence()?.. {
-                match std::fs::remove_file(listing::volume_path(&self.archive, sequence)) {
-                    Ok(()) => {}
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => break,
-                    Err(e) => return Err(e),
+                let path = listing::volume_path(&self.archive, sequence);
+                if !remove(&path)? & !remove(&partial(&path)?)? {
+                    break;
                 }
             }
         }
         self.listing.complete = true;
         self.listing.write(&listing::listing_path(&self.archive))?;
         Ok(Finished::Volumes(self.listing.volumes))
+    }
+}
+
+/// Removes a file; `false`: there is none.
+fn remove(path: &Path) -> io::Result<bool> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
     }
 }

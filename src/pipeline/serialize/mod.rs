@@ -30,7 +30,9 @@ use crate::medium::ordered::{Output, Passage};
 use crate::medium::tape::writer::TapeUsed;
 use crate::medium::tape::{self, rewinds_on_close};
 use crate::medium::volumes::Listing;
-use crate::medium::volumes::reader::{InOrder, Volumes};
+use crate::medium::volumes::listing::{drop_cache, listing_path};
+use crate::medium::volumes::reader;
+use crate::medium::volumes::writer::refuse_volumes;
 use crate::medium::writing::{Begin, Writing};
 use crate::store::archive::Archive;
 use crate::store::{self, Name, Store};
@@ -140,6 +142,12 @@ async fn write(cx: &Context, subject: Subject, destination: &str, options: &Opti
             let passage = passage(&plan, options)?;
             let written = write_file(cx, &store, &plan, &file, options, passage, &mut found).await;
             let bytes = written.map_err(|e| unfinished(&file, e.at(destination)))?;
+            if options.medium.verify {
+                cx.progress.begin("reading back");
+                let (path, plan) = (file.partial().to_owned(), plan.clone());
+                let read = tokio::task::spawn_blocking(move || read_back(&path, &plan)).await;
+                finished(read).map_err(|e| Failed::Medium(e).at(destination))?;
+            }
             finished(tokio::task::spawn_blocking(move || file.finish()).await).map_err(|e| refused(path, e))?;
             bytes
         }
@@ -201,20 +209,23 @@ async fn write_in_order(
             Writing { tape: tape::writer::Options { overwrite, ..tape }, ..medium.clone() }.tape(drive, archive, at)
         }
         Place::File(path) => {
-            let mut listing = Listing::new(archive.clone(), medium.volume_size.unwrap_or(u64::MAX));
+            let volume_size = medium.volume_size.unwrap_or(u64::MAX);
+            let mut listing = Listing::new(archive.clone(), volume_size);
+            let mut force = options.force;
             if options.resume {
                 let (path, planned) = (path.clone(), plan.clone());
-                let look = move || standing::in_volumes(&path, &planned, &archive);
+                let look = move || standing::in_volumes(&path, &planned, &archive, volume_size);
                 if let Some(there) = finished(tokio::task::spawn_blocking(look).await)? {
                     report.bytes_resumed = there.1.offset;
                     if there.0.complete && there.1.offset == plan.length {
                         return Ok(plan.length);
                     }
-                    (listing, from) = there;
+                    // What lies behind the last volume of an interrupted run is a part of it.
+                    (listing, from, force) = (there.0, there.1, true);
                 }
             }
             check_space(path, plan.length - from.offset)?;
-            medium.volumes(path, listing, options.force)
+            medium.volumes(path, listing, force)
         }
         Place::Ordered(path) => Output::Path(path.clone()),
         Place::Standard => Output::Standard,
@@ -233,24 +244,24 @@ async fn write_in_order(
 
 /// Reads back what was written.
 fn verify(place: &Place, medium: &Writing, plan: &Plan, tapes: Option<Vec<TapeUsed>>) -> std::io::Result<()> {
-    let bytes: Box<dyn std::io::Read + Send> = match place {
+    match place {
         Place::Tape(drive) => {
             let tapes = tapes.unwrap_or_default();
             let first = tapes.first().map_or(0, |tape| tape.position_before);
-            Box::new(standing::tapes(drive, first, tapes.len() > 1, &medium.operator)?)
+            standing::read_back(standing::tapes(drive, first, tapes.len() > 1, &medium.operator)?, plan)?;
         }
-        Place::File(path) => {
-            let listing = crate::medium::volumes::listing::listing_path(path);
-            let volumes =
-                Volumes::find(&listing, &[])?.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound))?;
-            Box::new(InOrder::new(volumes.open()?))
-        }
+        // Their digests were computed of what was given to the disk.
+        Place::File(path) => match reader::Found::of(&listing_path(path), &[])? {
+            Some(reader::Found::Listed(volumes)) => {
+                let again = |e| std::io::Error::other(format!("read back, {e}: write it to another medium"));
+                volumes.check().map_err(again)?;
+            }
+            _ => return Err(std::io::Error::from(std::io::ErrorKind::NotFound)),
+        },
         Place::Ordered(_) | Place::Standard => {
             return Err(std::io::Error::other("a pipe cannot be read back: leave out --verify"));
         }
-    };
-    let input = std::io::BufReader::with_capacity(1 << 20, bytes);
-    standing::read_back(crate::medium::compression::decompress(input)?, plan)?;
+    }
     match place {
         Place::Tape(drive) if medium.tape.eject => tape::Drive::open(drive, tape::Access::Read)?.eject(),
         Place::Tape(drive) if medium.tape.rewind => {
@@ -260,6 +271,14 @@ fn verify(place: &Place, medium: &Writing, plan: &Plan, tapes: Option<Vec<TapeUs
         }
         _ => Ok(()),
     }
+}
+
+/// Reads a file back that was written.
+fn read_back(path: &Path, plan: &Plan) -> std::io::Result<()> {
+    let file = std::fs::File::open(path)?;
+    file.sync_data()?;
+    drop_cache(&file);
+    standing::read_back(file, plan)
 }
 
 /// The manifests of an unfinished archive, so that they need not be fetched again; none if there is no such thing.
@@ -328,6 +347,9 @@ pub fn check(destination: &str, options: &Options) -> Result<()> {
     match Place::of(destination) {
         Place::File(path) if is_one_file(options) => {
             refuse_existing(&path, options.force).map_err(|e| refused(&path, e))?;
+        }
+        Place::File(path) if !options.dry_run && !options.resume => {
+            refuse_volumes(&path, options.force).map_err(|e| refused(&path, e))?;
         }
         Place::Ordered(_) | Place::Standard if options.resume => {
             return Err(Error::Refused(format!(

@@ -117,12 +117,23 @@ fn accept(drive: &mut Drive, archive: &Identity, volume: u32, offset: u64) -> io
 }
 
 /// The volumes of an archive that are whole, and where it goes on behind them.
-pub fn in_volumes(path: &Path, plan: &Plan, archive: &Identity) -> io::Result<Option<(Listing, Standing)>> {
+pub fn in_volumes(
+    path: &Path,
+    plan: &Plan,
+    archive: &Identity,
+    volume_size: u64,
+) -> io::Result<Option<(Listing, Standing)>> {
     let Some(mut listing) = Listing::read(&listing::listing_path(path))? else { return Ok(None) };
     if !listing.archive.is_same(archive) {
         let name = listing.archive.to_string();
         return Err(io::Error::other(format!(
-            "its volumes are of {name}: name another place, or replace them with --force"
+            "its volumes are of {name}: name another place, or replace them: --force in place of --resume"
+        )));
+    }
+    if listing.volume_size != volume_size {
+        let size = listing.volume_size;
+        return Err(io::Error::other(format!(
+            "its volumes are of {size} bytes: go on with --volume-size {size}, or replace them: --force in place of --resume"
         )));
     }
     let mut follower = Follower::new(plan);
@@ -133,6 +144,7 @@ pub fn in_volumes(path: &Path, plan: &Plan, archive: &Identity) -> io::Result<Op
         if listing::check(&part, volume)?.is_some() || follow(std::fs::File::open(&part)?, &mut follower).is_err() {
             tracing::warn!("{} is not as it was written: it is written again", part.display());
             listing.volumes.truncate(at);
+            listing.complete = false;
             return Ok(Some((listing, before)));
         }
     }
@@ -151,9 +163,10 @@ fn follow(mut bytes: impl Read, follower: &mut Follower) -> io::Result<()> {
 }
 
 /// Reads an archive back that was just written, and compares it with the plan.
-pub fn read_back(bytes: impl Read, plan: &Plan) -> io::Result<()> {
+pub fn read_back(bytes: impl Read + Send + 'static, plan: &Plan) -> io::Result<()> {
     let mut follower = Follower::new(plan);
-    follow(bytes, &mut follower)?;
+    let input = io::BufReader::with_capacity(1 << 20, bytes);
+    follow(crate::medium::compression::decompress(input)?, &mut follower)?;
     if follower.is_complete() {
         return Ok(());
     }
