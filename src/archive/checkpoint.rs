@@ -77,7 +77,7 @@ mod tests {
             before(&whole[..cut], 9999).unwrap();
         }
         let mut bad = whole.clone();
-        bad[3] = b'?';
+        bad[0] = b'?';
         assert_eq!(before(&bad, 9999).unwrap_err().line, 1);
         assert!(before(b"{\"digest\":\"sha256:0\"}\n", 5).is_err());
     }

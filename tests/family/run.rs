@@ -45,3 +45,8 @@ pub fn whole(home: &Path, list: &str) {
     let gathered = run(home, &["gather", "-r", list, "oci:whole:check"], 0);
     assert_eq!(gathered["failures"], Value::Array(Vec::new()));
 }
+
+/// Whether nothing was ever pushed to the registry that has this directory.
+pub fn is_empty(directory: &Path) -> bool {
+    std::fs::read_to_string(directory.join("index.json")).map_or(true, |index| !index.contains("\"digest\""))
+}
