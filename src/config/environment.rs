@@ -6,12 +6,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Names that are looked at; nothing else of the environment is kept.
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 8] = [
     "MIRROR_CONFIG",
     "REGISTRY_AUTH_FILE",
     "CONTAINERS_REGISTRIES_CONF",
     "XDG_RUNTIME_DIR",
     "XDG_CONFIG_HOME",
+    "XDG_STATE_HOME",
     "DOCKER_CONFIG",
     "HOME",
 ];
@@ -49,6 +50,11 @@ impl Environment {
     /// `$XDG_CONFIG_HOME`, or `~/.config`.
     pub fn config_home(&self) -> Option<PathBuf> {
         self.path("XDG_CONFIG_HOME").or_else(|| Some(self.path("HOME")?.join(".config")))
+    }
+
+    /// `$XDG_STATE_HOME`, or `~/.local/state`.
+    pub fn state_home(&self) -> Option<PathBuf> {
+        self.path("XDG_STATE_HOME").or_else(|| Some(self.path("HOME")?.join(".local/state")))
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Config {
     registries: registries_conf::RegistriesConf,
     /// Directories with a directory of certificates for each host.
     certificates: Vec<PathBuf>,
+    /// Directory for what one run leaves to the next.
+    state: Option<PathBuf>,
 }
 
 /// What `endpointConfig` says of one URL.
@@ -90,6 +92,7 @@ impl Config {
         config.credentials = credentials::Chain::new(environment, config.settings.auth_file.as_deref());
         config.registries = registries_conf::RegistriesConf::load(environment)?;
         config.certificates = certs_d::directories(environment);
+        config.state = environment.state_home().map(|home| home.join("mirror"));
         Ok(config)
     }
 
@@ -122,6 +125,11 @@ impl Config {
     /// The file that was read, if there is one.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
+    }
+
+    /// Directory for what one run leaves to the next; it need not exist.
+    pub fn state(&self) -> Option<&Path> {
+        self.state.as_deref()
     }
 
     /// Objects in flight at once, if the file fixes it (`concurrentHTTP`).

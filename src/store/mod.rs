@@ -42,6 +42,12 @@ pub trait BlobSource: Send + Sync {
     /// Opens the blob `offset` bytes after its start. The reader verifies digest and size of the whole blob: its last
     /// chunk is only given out when all of it was right.
     async fn open(&self, offset: u64) -> Result<BlobReader>;
+
+    /// As `open`, for one who has the whole verified by other means: the start need not be read for it, and then only the
+    /// length is verified here.
+    async fn open_unverified(&self, offset: u64) -> Result<BlobReader> {
+        self.open(offset).await
+    }
 }
 
 /// One place that holds images. Cheap to share; every method may be called from many tasks at once.
@@ -89,6 +95,12 @@ pub trait Store: Send + Sync {
         Ok(reader::pass_over(self.open_blob(descriptor).await?, descriptor, self.describe(), known))
     }
 
+    /// What comes after `offset` bytes of a blob. Where it can be had without the start, only its length is verified:
+    /// for one who has the whole verified by other means.
+    async fn open_blob_at(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobReader> {
+        Ok(reader::skip(self.open_blob(descriptor).await?, offset))
+    }
+
     /// Stores a blob. `mount_from`: a repository of the same site that has it, to mount from. The
     /// caller has asked `has_blob` if it wanted to; this does not ask again.
     async fn push_blob(
@@ -120,6 +132,10 @@ pub struct StoredBlob {
 impl BlobSource for StoredBlob {
     async fn open(&self, offset: u64) -> Result<BlobReader> {
         Ok(reader::skip(self.store.open_blob(&self.descriptor).await?, offset))
+    }
+
+    async fn open_unverified(&self, offset: u64) -> Result<BlobReader> {
+        self.store.open_blob_at(&self.descriptor, offset).await
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::reader::pass_over;
+use super::reader::{pass_over, skip};
 use super::{BlobReader, BlobSource, BytesBlob, Error, Name, Prefix, Pushed, Result, Store};
 use crate::image::{Descriptor, Digest, Manifest};
 
@@ -175,6 +175,23 @@ impl Store for Overlay {
         let mut missing = None;
         for store in self.stores(&descriptor.digest) {
             match store.open_blob_after(descriptor, known.clone()).await {
+                Err(e) if e.is_missing() => {
+                    missing.get_or_insert(e);
+                }
+                other => return other,
+            }
+        }
+        let what = format!("blob {}", descriptor.digest);
+        Err(missing.unwrap_or(Error::Missing { what, place: self.name.clone() }))
+    }
+
+    async fn open_blob_at(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobReader> {
+        if self.about(&descriptor.digest).kept.is_some() {
+            return Ok(skip(self.open_blob(descriptor).await?, offset));
+        }
+        let mut missing = None;
+        for store in self.stores(&descriptor.digest) {
+            match store.open_blob_at(descriptor, offset).await {
                 Err(e) if e.is_missing() => {
                     missing.get_or_insert(e);
                 }

@@ -2,6 +2,8 @@
 
 mod archive;
 mod clone;
+mod killed;
+mod line;
 #[path = "../cli/program.rs"]
 mod program;
 mod run;

@@ -172,15 +172,26 @@ impl Counted<'_> {
 impl BlobSource for Counted<'_> {
     async fn open(&self, offset: u64) -> store::Result<BlobReader> {
         self.take_back();
-        let reader = self.bytes.open(offset).await?;
+        Ok(self.counted(self.bytes.open(offset).await?, offset))
+    }
+
+    async fn open_unverified(&self, offset: u64) -> store::Result<BlobReader> {
+        self.take_back();
+        Ok(self.counted(self.bytes.open_unverified(offset).await?, offset))
+    }
+}
+
+impl Counted<'_> {
+    /// Counts what comes through `reader`, which begins after `offset` bytes.
+    fn counted(&self, reader: BlobReader, offset: u64) -> BlobReader {
         let (progress, passed) = (self.progress.clone(), self.passed.clone());
         passed.fetch_add(offset, Relaxed);
         progress.add_bytes(offset);
-        Ok(Box::pin(reader.inspect(move |chunk| {
+        Box::pin(reader.inspect(move |chunk| {
             if let Ok(chunk) = chunk {
                 passed.fetch_add(chunk.len() as u64, Relaxed);
                 progress.add_bytes(chunk.len() as u64);
             }
-        })))
+        }))
     }
 }

@@ -70,6 +70,11 @@ impl Repository {
         Ok(VerifyingReader::after(known, descriptor, self.place(), chunks(fetch)).into_reader())
     }
 
+    /// What comes after `offset` bytes, asked for by Range; its length is verified.
+    pub(super) async fn fetch_from(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobReader> {
+        Ok(chunks(self.connected(descriptor, offset).await?))
+    }
+
     fn verified(&self, fetch: Fetch) -> BlobReader {
         let descriptor = fetch.descriptor.clone();
         VerifyingReader::new(&descriptor, self.place(), chunks(fetch)).into_reader()

@@ -15,6 +15,7 @@ mod referrers;
 mod retry;
 mod tags;
 mod transport;
+mod unfinished;
 mod upload;
 
 use std::collections::HashMap;
@@ -30,6 +31,7 @@ use self::auth::{Authenticator, Scopes};
 use self::exchange::{Ask, Route};
 use self::pace::{Hosts, Lane, locked};
 use self::transport::Transport;
+use self::unfinished::Unfinished;
 use super::{BlobReader, BlobSource, Name, Prefix, Pushed, Result, Store};
 use crate::config::endpoint::authority;
 use crate::config::{Access, Config};
@@ -46,6 +48,7 @@ pub struct Client {
     habits: Mutex<HashMap<String, Arc<Habits>>>,
     /// One writer at a time for each list of referrers kept under a tag.
     subjects: Mutex<SubjectLocks>,
+    unfinished: Unfinished,
 }
 
 impl Client {
@@ -53,6 +56,7 @@ impl Client {
     pub fn new(config: Arc<Config>) -> Self {
         Client {
             auth: Authenticator::new(config.clone()),
+            unfinished: Unfinished::new(config.state().map(|state| state.join("uploads"))),
             config,
             transport: Transport::new(),
             hosts: Hosts::new(None),
@@ -191,6 +195,10 @@ impl Store for Repository {
 
     async fn open_blob_after(&self, descriptor: &Descriptor, known: Prefix) -> Result<BlobReader> {
         self.fetch_rest(descriptor, known).await
+    }
+
+    async fn open_blob_at(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobReader> {
+        self.fetch_from(descriptor, offset).await
     }
 
     async fn push_blob(

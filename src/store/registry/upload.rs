@@ -1,8 +1,10 @@
 //! Blobs on their way out: two requests a blob, a POST that also tries the mount and a PUT with all of it.
 //!
-//! A push that broke goes on from the offset that the registry names, or begins again. Chunks are for
-//! registries that refuse a blob in one piece. Invariants: a session that may hold wrong bytes is not used again; the last
-//! chunk of a wrong source never leaves (the source's reader sees to that); `Sent` means that the registry confirmed it.
+//! A push that broke goes on from the offset that the registry names, or begins again; that of a large blob also in
+//! another run. Chunks are for registries that refuse a blob in one piece. Invariants: a session that is known to hold
+//! wrong bytes is not used again; the last chunk of a wrong source never leaves (the source's reader sees to that), but
+//! where the start came from an earlier run: there the registry's check of the digest decides, and if it says no, the
+//! blob goes from its start; `Sent` means that the registry confirmed it.
 
 use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
@@ -21,6 +23,7 @@ use super::auth::Scopes;
 use super::exchange::{Answer, Ask, Failure, REFUSALS, Route, Verdict, note, verdict};
 use super::pace::{Lane, locked};
 use super::retry::{Budget, TRIES};
+use super::unfinished::Note;
 use crate::image::{Algorithm, Descriptor};
 use crate::store::error::Trouble;
 use crate::store::{BlobReader, BlobSource, Error, Pushed, Result};
@@ -74,10 +77,12 @@ impl Repository {
     ) -> Result<Pushed> {
         // The place is taken before the source is opened, and held to the end.
         let endpoint = self.habits.endpoint.load(Relaxed);
-        let place = match self.routes.get(endpoint) {
+        let route = self.routes.get(endpoint);
+        let place = match route {
             Some(route) => self.client.hosts.of(route.base()).admit(Lane::Write).await,
             None => None,
         };
+        let note = route.and_then(|route| self.client.unfinished.note(route, descriptor));
         let mut push = Push {
             repository: self,
             descriptor,
@@ -87,13 +92,21 @@ impl Repository {
                 Some(from) if from != self.repository => Scopes::push(&self.repository).and_pull(from),
                 _ => Scopes::push(&self.repository),
             },
+            note,
+            goes_on: false,
         };
         let mount = mount_from.filter(|from| *from != self.repository);
-        let pushed = match push.begin(mount).await? {
-            Some(session) => push.send(session).await.map(|()| Pushed::Sent),
-            None => Ok(Pushed::Mounted),
-        };
+        let pushed = push.put(mount, route).await;
         drop(place);
+        let over = match &pushed {
+            Ok(_) => true,
+            Err(Error::Http { status, .. }) => *status < 500 && *status != 429,
+            // What is known to be wrong is not gone on with.
+            Err(e) => e.is_corruption(),
+        };
+        if let Some(note) = push.note.filter(|_| over) {
+            note.remove();
+        }
         pushed
     }
 }
@@ -104,6 +117,10 @@ struct Push<'a> {
     source: &'a dyn BlobSource,
     what: String,
     scopes: Scopes,
+    /// Where the upload is, for the next run.
+    note: Option<Note>,
+    /// The start was sent by an earlier run: only the registry knows whether it was right.
+    goes_on: bool,
 }
 
 impl Push<'_> {
@@ -153,7 +170,36 @@ impl Push<'_> {
         }
     }
 
+    async fn put(&mut self, mount_from: Option<&str>, route: Option<&Arc<Route>>) -> Result<Pushed> {
+        let left = match (mount_from, route) {
+            (None, Some(route)) => self.left(route).await,
+            _ => None,
+        };
+        let begun = match left {
+            Some(left) => Some(left),
+            None => self.begin(mount_from).await?.map(|session| (session, 0)),
+        };
+        let Some((session, offset)) = begun else { return Ok(Pushed::Mounted) };
+        self.send(session, offset).await.map(|()| Pushed::Sent)
+    }
+
+    /// The upload that an earlier run has left, and the bytes that the registry has of it. Nothing that is odd about
+    /// it is an error: then the blob goes from its start.
+    async fn left(&mut self, route: &Arc<Route>) -> Option<(Session, u64)> {
+        let url = self.note.as_ref()?.left_at(route)?;
+        let mut session = Session { route: route.clone(), url, smallest_chunk: 0 };
+        match self.standing(&mut session).await {
+            Ok(Standing::At(at)) if at > 0 && at <= self.descriptor.size && route.is_home(&session.url) => {
+                tracing::info!("{}: going on after {at} bytes that an earlier run has sent", self.what);
+                self.goes_on = true;
+                Some((session, at))
+            }
+            _ => None,
+        }
+    }
+
     async fn begin_again(&mut self) -> Result<Session> {
+        self.goes_on = false;
         match self.begin(None).await? {
             Some(session) => Ok(session),
             None => Err(self.protocol("the registry opened no upload")),
@@ -165,16 +211,19 @@ impl Push<'_> {
         let url = url.filter(|u| matches!(u.scheme(), "http" | "https"));
         let url = url.ok_or_else(|| self.protocol("the registry does not say where to send it (Location)"))?;
         let smallest = answer.header("oci-chunk-min-length").and_then(|h| h.trim().parse().ok()).unwrap_or(0);
+        if let Some(note) = &self.note {
+            note.write(&answer.route, &url);
+        }
         Ok(Session { route: answer.route.clone(), url, smallest_chunk: smallest })
     }
 
-    /// Sends the bytes, whatever happens on the way.
-    async fn send(&mut self, mut session: Session) -> Result<()> {
+    /// Sends the bytes after the first `offset`, whatever happens on the way.
+    async fn send(&mut self, mut session: Session, mut offset: u64) -> Result<()> {
         let size = self.descriptor.size;
         let mut budget = Budget::new(TRIES + 2);
         let (mut wrong_source, mut wrong_there) = (Budget::new(WRONG), Budget::new(WRONG));
         let (mut challenges, mut refusals) = (0, 0);
-        let (mut offset, mut furthest) = (0, 0);
+        let mut furthest = offset;
         // All of it may be there, though the registry did not say so.
         let mut complete_once = false;
         loop {
@@ -291,7 +340,10 @@ impl Push<'_> {
 
     /// The source from `offset` on, as fast as the host may be sent to.
     async fn open(&self, session: &Session, offset: u64) -> Result<BlobReader> {
-        let reader = self.source.open(offset).await?;
+        let reader = match self.goes_on {
+            true => self.source.open_unverified(offset).await?,
+            false => self.source.open(offset).await?,
+        };
         let Some(rate) = self.repository.client.hosts.of(session.route.base()).bytes() else { return Ok(reader) };
         Ok(Box::pin(reader.then(move |chunk| {
             let rate = rate.clone();
@@ -424,6 +476,9 @@ impl Push<'_> {
             match sending {
                 Sending::Answered(answer) if matches!(answer.status(), 200..=204) => {
                     moved(session, &answer);
+                    if let Some(note) = &self.note {
+                        note.write(&session.route, &session.url);
+                    }
                     *offset += wanted as u64;
                 }
                 other => return other,

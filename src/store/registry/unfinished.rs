@@ -1,0 +1,208 @@
+//! Notes on large uploads under way, for the run that comes after one that died: where the registry has what came of
+//! a blob so far. One small file for each, in a directory of the user's own.
+//!
+//! Invariants: a note is used by one run at a time; it never leads to another origin than that of the endpoint the
+//! upload was begun at; anything odd about a note, or about its file, is the same as no note.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::exchange::Route;
+use crate::image::{Descriptor, Digest};
+
+/// Blobs from this size on (bytes) are worth a note.
+const LARGE: u64 = 16 << 20;
+/// No registry keeps an unfinished upload for longer.
+const EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
+/// A note has one address; no registry's is so long.
+const LARGEST_NOTE: u64 = 64 << 10;
+
+/// All notes of a user.
+#[derive(Debug)]
+pub struct Unfinished {
+    directory: Option<PathBuf>,
+    swept: Once,
+}
+
+/// What a note says.
+#[derive(Debug, Serialize, Deserialize)]
+struct Content {
+    digest: Digest,
+    url: Url,
+}
+
+/// The note on one upload, held by this run.
+#[derive(Debug)]
+pub struct Note {
+    file: File,
+    path: PathBuf,
+    digest: Digest,
+}
+
+impl Unfinished {
+    /// Notes in `directory`, which need not exist; none are taken without.
+    pub fn new(directory: Option<PathBuf>) -> Self {
+        Unfinished { directory, swept: Once::new() }
+    }
+
+    /// The note on the upload of a blob through `route`. `None`: the blob is small, another run is at work on the same
+    /// one, or no note can be taken.
+    pub fn note(&self, route: &Route, descriptor: &Descriptor) -> Option<Note> {
+        let directory = self.directory.as_ref().filter(|_| descriptor.size >= LARGE)?;
+        let name = format!("{} {} {}", route.origin(), route.repository, descriptor.digest);
+        let path = directory.join(Digest::sha256(name.as_bytes()).hex());
+        let opened = DirBuilder::new().recursive(true).mode(0o700).create(directory).and_then(|()| {
+            self.swept.call_once(|| sweep(directory));
+            open(&path)
+        });
+        match opened {
+            Ok(file) => Some(Note { file: file?, path, digest: descriptor.digest }),
+            Err(e) => {
+                tracing::debug!("{}: no note of an upload can be taken: {e}", path.display());
+                None
+            }
+        }
+    }
+}
+
+/// Opens a note and locks it; `None` where another run has it. No link is followed.
+fn open(path: &Path) -> io::Result<Option<File>> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = options.custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK).open(path)?;
+    let there = file.metadata()?;
+    if !there.is_file() || there.mode() & 0o077 != 0 {
+        return Err(io::Error::other("it is no regular file that is its owner's alone"));
+    }
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(e)) => Err(e),
+    }
+}
+
+/// Removes what nobody wrote to for so long that no registry knows of it any more.
+fn sweep(directory: &Path) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let age = entry.metadata().ok().filter(fs::Metadata::is_file).and_then(|m| m.modified().ok()?.elapsed().ok());
+        if age.is_some_and(|age| age > EXPIRY) {
+            // It may be gone by now.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+impl Note {
+    /// Where an earlier run has left the upload, if it is at that endpoint.
+    pub fn left_at(&self, route: &Route) -> Option<Url> {
+        let mut text = Vec::new();
+        let mut file = &self.file;
+        file.rewind().ok()?;
+        file.take(LARGEST_NOTE).read_to_end(&mut text).ok()?;
+        let content: Content = serde_json::from_slice(&text).ok()?;
+        (content.digest == self.digest && route.is_home(&content.url)).then_some(content.url)
+    }
+
+    /// Writes down where the upload is now. What is at another origin is not gone on with by another run.
+    pub fn write(&self, route: &Route, url: &Url) {
+        if !route.is_home(url) {
+            return self.remove();
+        }
+        let write = || {
+            self.file.set_len(0)?;
+            let mut file = &self.file;
+            file.rewind()?;
+            file.write_all(&serde_json::to_vec(&Content { digest: self.digest, url: url.clone() })?)
+        };
+        if let Err(e) = write() {
+            tracing::debug!("{}: {e}", self.path.display());
+        }
+    }
+
+    /// Nothing is left to go on with.
+    pub fn remove(&self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Access, Config};
+    use crate::image::Reference;
+    use crate::store::registry::Client;
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    fn route(name: &str) -> Arc<Route> {
+        let client = Arc::new(Client::new(Arc::new(Config::default())));
+        let reference: Reference = name.parse().unwrap();
+        Client::repository(&client, &reference, Access::Push).unwrap().routes[0].clone()
+    }
+
+    fn large(content: &[u8]) -> Descriptor {
+        Descriptor::new("", Digest::sha256(content), LARGE)
+    }
+
+    #[test]
+    fn a_note_is_for_one_run_and_one_origin() {
+        let home = tempfile::tempdir().unwrap();
+        let directory = home.path().join("state/uploads");
+        let unfinished = Unfinished::new(Some(directory.clone()));
+        let (here, elsewhere) = (route("127.0.0.1:5000/a"), route("127.0.0.1:5001/a"));
+        let blob = large(b"1");
+        let session = Url::parse("http://127.0.0.1:5000/v2/a/blobs/uploads/1?_state=x").unwrap();
+        let note = unfinished.note(&here, &blob).unwrap();
+        assert_eq!(note.left_at(&here), None);
+        note.write(&here, &session);
+        assert!(unfinished.note(&here, &blob).is_none(), "it is in use");
+        assert!(unfinished.note(&route("127.0.0.1:5000/b"), &blob).is_some(), "another repository");
+        assert!(unfinished.note(&here, &Descriptor { size: LARGE - 1, ..blob.clone() }).is_none(), "a small blob");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&note.path), mode(&directory)), (0o600, 0o700));
+        drop(note);
+
+        let note = unfinished.note(&here, &blob).unwrap();
+        assert_eq!(note.left_at(&here), Some(session.clone()));
+        assert_eq!(note.left_at(&elsewhere), None);
+        // Torn, of another blob, or open to others.
+        note.file.set_len(20).unwrap();
+        assert_eq!(note.left_at(&here), None);
+        note.write(&here, &session);
+        fs::set_permissions(&note.path, fs::Permissions::from_mode(0o644)).unwrap();
+        let path = note.path.clone();
+        drop(note);
+        assert!(unfinished.note(&here, &blob).is_none());
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(home.path().join("other"), &path).unwrap();
+        assert!(unfinished.note(&here, &blob).is_none());
+        fs::remove_file(&path).unwrap();
+        let note = unfinished.note(&here, &blob).unwrap();
+        note.write(&here, &Url::parse("http://127.0.0.2/v2/a/blobs/uploads/1").unwrap());
+        assert!(!path.exists(), "another host is not gone on with");
+        assert!(Unfinished::new(None).note(&here, &blob).is_none());
+    }
+
+    #[test]
+    fn old_notes_go_away() {
+        let home = tempfile::tempdir().unwrap();
+        let (old, new) = (home.path().join("old"), home.path().join("new"));
+        for (path, days) in [(&old, 8), (&new, 6)] {
+            let file = File::create(path).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(days * 24 * 3600)).unwrap();
+        }
+        let unfinished = Unfinished::new(Some(home.path().to_owned()));
+        unfinished.note(&route("127.0.0.1:5000/a"), &large(b"1")).unwrap().remove();
+        assert!(!old.exists() && new.exists());
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
+    }
+}
