@@ -17,7 +17,9 @@ pub fn mirror(home: &Path) -> Command {
 pub fn process(home: &Path) -> std::process::Command {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_mirror"));
     command.current_dir(home).env("HOME", home).env("XDG_CONFIG_HOME", home.join("config"));
-    for variable in ["MIRROR_CONFIG", "MIRROR_LOG", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "XDG_RUNTIME_DIR", "XDG_STATE_HOME"] {
+    for variable in
+        ["MIRROR_CONFIG", "MIRROR_LOG", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "XDG_RUNTIME_DIR", "XDG_STATE_HOME"]
+    {
         command.env_remove(variable);
     }
     command

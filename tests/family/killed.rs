@@ -144,7 +144,8 @@ fn a_start_that_is_wrong_is_found_out_by_the_registry() {
         let ask = |head: String, body: &[u8]| {
             let mut stream = TcpStream::connect(&high.address).unwrap();
             let length = body.len();
-            write!(stream, "{head} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n").unwrap();
+            write!(stream, "{head} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n")
+                .unwrap();
             stream.write_all(body).unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).unwrap();
