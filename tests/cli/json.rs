@@ -94,11 +94,14 @@ fn the_documented_schemas_are_the_real_ones() {
         note(json);
     }
 
-    let documented = documented();
+    let mut documented = documented();
+    // Needs a drive: scripts/test-tape has one.
+    assert!(documented.remove("mirror/tape/v1").is_some());
     assert_eq!(documented.keys().collect::<Vec<_>>(), real.keys().collect::<Vec<_>>());
     // What these runs have no occasion to say.
     let occasional = |schema: &str, member: &str| {
         member.starts_with("leftOut.[]")
+            || schema == "mirror/serialize/v1" && (member.starts_with("tapes") || member.starts_with("ranDry"))
             || schema == "mirror/inspect/v1"
                 && ["unnamed.[].", "images.[].labels."].iter().any(|start| member.starts_with(start))
             || schema == "mirror/config/v1" && member.starts_with("settings.[].origin.")
