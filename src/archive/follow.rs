@@ -26,6 +26,20 @@ impl Standing {
     pub fn start() -> Self {
         Standing { entry: 0, within: 0, offset: 0, hasher: None }
     }
+
+    /// So many bytes are there, which are known to be right. The blob that they end in was not hashed.
+    pub fn at(plan: &Plan, offset: u64) -> Self {
+        let begun = plan.entries.partition_point(|entry| entry.offset <= offset).saturating_sub(1);
+        let mut standing = Standing { entry: begun, within: 0, offset: offset.min(plan.length), hasher: None };
+        if let Some(entry) = plan.entries.get(begun) {
+            let length = entry.header().len() as u64 + tar::padded(entry.size()).unwrap_or(entry.size());
+            standing.within = standing.offset.saturating_sub(entry.offset);
+            if standing.within >= length {
+                (standing.entry, standing.within) = (begun + 1, 0);
+            }
+        }
+        standing
+    }
 }
 
 /// What was read is not what the plan says.
@@ -173,6 +187,8 @@ mod tests {
             assert_eq!(follower.take(&bytes[..cut]), Ok(()), "{cut}");
             assert_eq!(follower.standing().offset, cut as u64);
             assert_eq!(follower.is_complete(), cut == bytes.len());
+            let (seen, told) = (follower.standing(), Standing::at(&plan, cut as u64));
+            assert_eq!((seen.entry, seen.within, seen.offset), (told.entry, told.within, told.offset), "{cut}");
             if let Some(hasher) = follower.standing().hasher.clone() {
                 let header = plan.entries[follower.standing().entry].header().len() as u64;
                 let seen = (follower.standing().within - header) as usize;

@@ -19,9 +19,11 @@ Examples:
   mirror deserialize sync-45.tar oci:high:sync-45
   mirror deserialize sync-45.tar.001 reg.high/scatter:sync-45
   mirror deserialize /dev/nst0 reg.high/scatter:sync-45
+  mirror deserialize s3://low-side/sync-45.tar reg.high/scatter:sync-45
   ssh low mirror serialize reg.low/gather:sync-45 - | mirror deserialize - reg.high/scatter:sync-45")]
 pub struct Args {
-    /// Archive to read: a file, one of its volumes, a tape drive such as /dev/nst0, or - for standard input
+    /// Archive to read: a file, one of its volumes, a tape drive such as /dev/nst0, s3://BUCKET/NAME, or - for
+    /// standard input
     #[arg(value_name = "SOURCE", value_hint = clap::ValueHint::FilePath)]
     source: String,
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::size;
+use crate::medium::object::Access;
 use crate::medium::tape::{self, Operator};
 use crate::medium::{Place, volumes, writing};
 use crate::pipeline::Context;
@@ -43,6 +44,9 @@ pub struct Target {
     /// Rewind the tape when all is written
     #[arg(long, conflicts_with = "eject")]
     rewind: bool,
+
+    #[command(flatten)]
+    objects: Objects,
 }
 
 fn block_size(text: &str) -> Result<usize, String> {
@@ -80,6 +84,7 @@ impl Target {
             tape: tape::writer::Options { overwrite: force, eject: self.eject, rewind: self.rewind },
             operator: operator(&self.next_volume),
             volume_size: self.volume_size,
+            objects: self.objects.access(),
             verify: self.verify,
         }
     }
@@ -97,14 +102,44 @@ pub struct Origin {
     /// Another directory with volumes of the archive; may be repeated
     #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     volumes_in: Vec<PathBuf>,
+
+    #[command(flatten)]
+    objects: Objects,
 }
 
 impl Origin {
     /// The same context, in which archives are read like this.
     pub fn apply(&self, context: Context) -> Context {
-        let reading =
-            crate::medium::Reading { operator: operator(&self.next_volume), directories: self.volumes_in.clone() };
+        let reading = crate::medium::Reading {
+            operator: operator(&self.next_volume),
+            directories: self.volumes_in.clone(),
+            objects: self.objects.access(),
+        };
         Context { stores: context.stores.reading(reading), ..context }
+    }
+}
+
+/// Where objects of S3 are. Who asks for them is in the environment, or in the files of the AWS tools.
+#[derive(Debug, Default, clap::Args)]
+#[command(next_help_heading = "Objects of S3")]
+struct Objects {
+    /// Store of s3://… in place of AWS, as in https://minio.low:9000 [default: $AWS_ENDPOINT_URL]
+    #[arg(long, value_name = "URL")]
+    s3_endpoint: Option<String>,
+
+    /// Region of the bucket [default: $AWS_REGION, or that of the profile]
+    #[arg(long, value_name = "NAME")]
+    s3_region: Option<String>,
+
+    /// Use no credentials
+    #[arg(long)]
+    s3_anonymous: bool,
+}
+
+impl Objects {
+    fn access(&self) -> Access {
+        let (endpoint, region) = (self.s3_endpoint.clone(), self.s3_region.clone());
+        Access { endpoint, region, anonymous: self.s3_anonymous }
     }
 }
 

@@ -22,13 +22,15 @@ Examples:
   mirror serialize reg.low/gather:sync-45 sync-45.tar --dry-run --output json
   mirror serialize reg.low/gather:sync-45 sync-45.tar --volume-size dvd
   mirror serialize reg.low/gather:sync-45 /dev/nst0 --verify --eject
+  mirror serialize reg.low/gather:sync-45 s3://low-side/sync-45.tar --s3-endpoint https://minio.low:9000
   mirror serialize reg.low/gather:sync-45 - | ssh high mirror deserialize - reg.high/scatter:sync-45")]
 pub struct Args {
     /// What to write: host/repo:tag, host/repo@digest or oci:DIR[:TAG]
     #[arg(value_name = "IMAGE", value_parser = arguments::image)]
     image: ImageName,
 
-    /// Archive to write: a file, a tape drive such as /dev/nst0, or - for standard output
+    /// Archive to write: a file, a tape drive such as /dev/nst0, s3://BUCKET/NAME, or - for standard
+    /// output
     #[arg(value_name = "DEST", value_hint = clap::ValueHint::FilePath)]
     destination: String,
 

@@ -99,6 +99,7 @@ impl Writing {
     pub fn how_to_go_on(&self, destination: &str) -> &'static str {
         match Place::of(destination) {
             Place::Tape(_) => "with --resume, the same command reads what is on the tape, and goes on behind it",
+            Place::Object(_) => "with --resume, the same command goes on behind the parts that the store has",
             Place::File(_) if self.medium.is_volumes() => {
                 "with --resume, the same command goes on behind the volumes that are there"
             }
@@ -149,6 +150,11 @@ impl Writing {
         }
         if let Some(volumes) = &report.volumes {
             summary.field("volumes", volumes.len());
+        }
+        if let Some(object) = &report.object {
+            let (parts, size) = (count(object.parts as u64, "part"), size::human(object.part_size));
+            let how = if object.read_back { "read back and compared" } else { "each compared with what the store has" };
+            summary.field("object", format!("{parts} of {size}, {how}"));
         }
         if report.blobs_skipped > 0 {
             let blobs = count(report.blobs_skipped, "blob");

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::block::Block;
+use super::object::writer::ObjectWritten;
 use super::tape::writer::TapeUsed;
 use super::volumes::listing::Volume;
 
@@ -34,6 +35,7 @@ pub trait Medium: Send {
 pub enum Finished {
     Tapes(Vec<TapeUsed>),
     Volumes(Vec<Volume>),
+    Object(ObjectWritten),
 }
 
 /// How much is buffered.

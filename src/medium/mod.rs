@@ -1,11 +1,12 @@
 //! Where the bytes of an archive live: regular files, volumes, tapes, and what else can only be written in
-//! order (pipes, character devices, standard output).
+//! order (pipes, character devices, standard output, objects of S3).
 
 pub mod block;
 pub mod block_buffer;
 pub mod compression;
 pub mod file;
 pub mod identity;
+pub mod object;
 pub mod ordered;
 pub mod read_at;
 pub mod tape;
@@ -22,6 +23,8 @@ pub struct Reading {
     pub operator: tape::Operator,
     /// Where volumes are besides the directory of the one that was named.
     pub directories: Vec<PathBuf>,
+    /// How the store of an object is reached.
+    pub objects: object::Access,
 }
 
 /// A place that an archive is written to or read from, as the user named it.
@@ -33,6 +36,8 @@ pub enum Place {
     Tape(PathBuf),
     /// A pipe or another device: it exists, and bytes go to it or come from it in order.
     Ordered(PathBuf),
+    /// `s3://bucket/key`
+    Object(String),
     /// A regular file, which need not exist yet.
     File(PathBuf),
 }
@@ -42,6 +47,9 @@ impl Place {
     pub fn of(name: &str) -> Place {
         if name == "-" {
             return Place::Standard;
+        }
+        if object::is_object(name) {
+            return Place::Object(name.into());
         }
         let path = PathBuf::from(name);
         if tape::is_tape(&path) {

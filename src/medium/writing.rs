@@ -6,9 +6,9 @@ use std::path::Path;
 use super::block_buffer::{Buffering, Medium};
 use super::identity::Identity;
 use super::ordered::Output;
-use super::tape;
 use super::volumes::Listing;
 use super::volumes::writer::VolumeWriter;
+use super::{object, tape};
 
 /// Size of blocks in bytes, where the user gave none: what every drive and every host adapter takes.
 const BLOCK_SIZE: usize = 1 << 20;
@@ -31,6 +31,8 @@ pub struct Writing {
     pub tape: tape::writer::Options,
     /// Puts in the next tape.
     pub operator: tape::Operator,
+    /// How the store of an object is reached.
+    pub objects: object::Access,
     /// Volumes of at most so many bytes in place of one file.
     pub volume_size: Option<u64>,
     /// Read everything back when it is written.
@@ -74,6 +76,12 @@ impl Writing {
         let open = move || Ok(Box::new(VolumeWriter::start(&path, listing, force)?) as Box<dyn Medium>);
         Output::Blocks(Box::new(open), Buffering::of(BLOCK_SIZE, FEW * BLOCK_SIZE as u64, 0))
     }
+}
+
+/// A store of objects to write an archive to; what it takes at once is none of the blocks.
+pub fn object(writer: object::writer::ObjectWriter) -> Output {
+    let open = move || Ok(Box::new(writer) as Box<dyn Medium>);
+    Output::Blocks(Box::new(open), Buffering::of(BLOCK_SIZE, FEW * BLOCK_SIZE as u64, 0))
 }
 
 /// Bytes of memory that the machine has, where it says so.

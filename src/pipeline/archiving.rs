@@ -62,7 +62,7 @@ pub async fn archive(
     options: &Options,
 ) -> Result<Report> {
     let wanted = select(sources, &options.selectors)?;
-    serialize::check(destination, &options.writing)?;
+    serialize::check(destination, &options.writing).await?;
     cx.progress.begin("resolving");
     let copier = Copier::new(cx, copy::Options::default());
     let mut all = resolve_all(&copier, &wanted, &options.platforms).await;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::TryStreamExt;
 
 use super::{BlobReader, BlobSource, Error, Name, Pushed, Result, Store, VerifyingReader};
 use crate::archive::contents::{Contents, Location};
@@ -144,7 +145,13 @@ impl Archive {
                 return Ok(VerifyingReader::new(descriptor, self.name.clone(), chunks).into_reader());
             }
         };
-        let (name, state) = (self.name.clone(), (at.offset, at.size));
+        let name = self.name.clone();
+        if let Some(chunks) = file.stream(at.offset..at.offset.saturating_add(at.size)) {
+            let at = name.clone();
+            let chunks = chunks.map_err(move |e| Error::io(&at, e));
+            return Ok(VerifyingReader::new(descriptor, name, Box::pin(chunks)).into_reader());
+        }
+        let state = (at.offset, at.size);
         let chunks = futures_util::stream::try_unfold(state, move |(offset, left)| {
             let (file, name) = (file.clone(), name.clone());
             async move {

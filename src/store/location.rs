@@ -7,11 +7,14 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
+
 use super::archive::Archive;
 use super::layout::Layout;
 use super::{Error, Name, Result, Store, Stores};
 use crate::archive::Compression;
 use crate::image::{Descriptor, ImageName};
+use crate::medium::object::{self, reader::ObjectReader};
 use crate::medium::read_at::ReadAt;
 use crate::medium::tape::reader::TapeReader;
 use crate::medium::volumes::reader::{Found, InOrder, Parts};
@@ -25,14 +28,14 @@ const ARCHIVE_ENDINGS: [&str; 6] = [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar
 pub enum Location {
     /// One image; in a layout without a name, all that it lists.
     Image(ImageName),
-    /// An archive file, a pipe, or `-` for standard input.
+    /// An archive file, a pipe, an object of S3, or `-` for standard input.
     Archive(String),
 }
 
 impl Location {
-    /// `host/repo:tag`, `oci:DIR[:TAG]`, the path of an archive, or `-`. What exists as a file is one.
+    /// `host/repo:tag`, `oci:DIR[:TAG]`, the path of an archive, `s3://bucket/name`, or `-`. What exists as a file is one.
     pub fn parse(text: &str) -> std::result::Result<Location, String> {
-        if text == "-" {
+        if text == "-" || object::is_object(text) {
             return Ok(Location::Archive(text.into()));
         }
         if text.starts_with("oci:") {
@@ -119,7 +122,8 @@ pub enum Input {
 }
 
 impl Stores {
-    /// Opens an archive: a path, a volume or the listing of several, a tape drive, or `-` for standard input.
+    /// Opens an archive: a path, a volume or the listing of several, a tape drive, an object, or
+    /// `-` for standard input.
     /// Volumes are read and compared with their listing first.
     pub async fn open_input(&self, name: &str) -> Result<Input> {
         Ok(match self.open_damaged(name).await? {
@@ -154,6 +158,15 @@ fn open_place(name: &str, reading: &Reading) -> std::io::Result<Raw> {
         Place::Standard => return Ok(Raw::Once(Box::new(std::io::stdin()))),
         Place::Tape(path) => return Ok(Raw::Once(Box::new(TapeReader::start(&path, reading.operator.ask())?))),
         Place::Ordered(path) => return Ok(Raw::Once(Box::new(File::open(path)?))),
+        Place::Object(url) => {
+            let object = Handle::current().block_on(ObjectReader::open(&url, &reading.objects))?;
+            let compressed = is_compressed(&object)?;
+            return Ok(if compressed {
+                Raw::Once(Box::new(object.in_order()))
+            } else {
+                Raw::Anywhere(Arc::new(object))
+            });
+        }
         Place::File(path) => path,
     };
     if let Some(found) = Found::of(&path, &reading.directories)? {
@@ -189,7 +202,7 @@ mod tests {
     #[test]
     fn tells_archives_from_references() {
         let archive = |text: &str| matches!(Location::parse(text), Ok(Location::Archive(_)));
-        for text in ["-", "/mnt/a", "./a", "../a/b", "sync-45.tar", "usb/sync-45.tar.zst", "Cargo.toml"] {
+        for text in ["-", "/mnt/a", "./a", "../a/b", "s3://b/a", "sync-45.tar", "usb/sync-45.tar.zst", "Cargo.toml"] {
             assert!(archive(text), "{text}");
         }
         for text in ["reg.low/a:1", "oci:dir", "oci:./dir:tag", "localhost:5000/a/b", "reg/tar"] {

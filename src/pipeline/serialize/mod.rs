@@ -26,6 +26,7 @@ use crate::image::{Descriptor, Digest, ImageName};
 use crate::medium::Place;
 use crate::medium::file::{NewFile, allocated, free_space, refuse_existing};
 use crate::medium::identity::Identity;
+use crate::medium::object::{self, reader::ObjectReader};
 use crate::medium::ordered::{Output, Passage};
 use crate::medium::tape::writer::TapeUsed;
 use crate::medium::tape::{self, rewinds_on_close};
@@ -106,7 +107,7 @@ struct Subject {
 }
 
 async fn write(cx: &Context, subject: Subject, destination: &str, options: &Options) -> Result<Report> {
-    check(destination, options)?;
+    check(destination, options).await?;
     let place = Place::of(destination);
     let file = match &place {
         Place::File(path) if is_one_file(options) => {
@@ -154,7 +155,10 @@ async fn write(cx: &Context, subject: Subject, destination: &str, options: &Opti
         _ => {
             let passage = passage(&plan, options)?;
             let written = write_in_order(cx, &store, &plan, &place, options, passage, &mut report).await;
-            written.map_err(|e| e.at(destination))?
+            written.map_err(|e| match e {
+                Failed::Medium(e) if matches!(place, Place::Object(_)) => refused(Path::new(destination), e),
+                e => e.at(destination),
+            })?
         }
     };
     report.count(&plan, &found);
@@ -186,6 +190,7 @@ async fn write_in_order(
     if options.resume {
         cx.progress.begin("verifying what is there");
     }
+    let mut watched = None;
     let output = match place {
         Place::Tape(drive) => {
             if rewinds_on_close(drive) {
@@ -227,12 +232,37 @@ async fn write_in_order(
             check_space(path, plan.length - from.offset)?;
             medium.volumes(path, listing, force)
         }
+        Place::Object(url) => {
+            let (resume, force) = (options.resume, options.force);
+            let wanted = object::writer::Wanted { archive, length: plan.length, resume, force };
+            let begun = match object::writer::begin(url, &medium.objects, &wanted).await? {
+                object::writer::Standing::Begun(begun) => begun,
+                object::writer::Standing::Complete => {
+                    report.bytes_resumed = plan.length;
+                    return Ok(plan.length);
+                }
+            };
+            report.bytes_resumed = begun.offset();
+            from = Standing::at(plan, begun.restart(plan));
+            let (writer, watch) = begun.start(from.offset);
+            watched = Some(watch);
+            crate::medium::writing::object(writer)
+        }
         Place::Ordered(path) => Output::Path(path.clone()),
         Place::Standard => Output::Standard,
     };
     begin(cx, plan);
     let passage = Passage { before: from.offset, ..passage };
-    let written = ordered::write(cx, store, plan, &from, output, passage).await?;
+    let written = match (ordered::write(cx, store, plan, &from, output, passage).await, watched) {
+        (Ok(written), _) => written,
+        (Err(e), Some(watch)) => {
+            return Err(match watch.left().await {
+                Some(left) => Failed::Kept { left, source: Box::new(e) },
+                None => e,
+            });
+        }
+        (Err(e), None) => return Err(e),
+    };
     report.tell_medium(written.medium);
     if medium.verify {
         cx.progress.begin("reading back");
@@ -258,6 +288,10 @@ fn verify(place: &Place, medium: &Writing, plan: &Plan, tapes: Option<Vec<TapeUs
             }
             _ => return Err(std::io::Error::from(std::io::ErrorKind::NotFound)),
         },
+        Place::Object(url) => {
+            let opened = tokio::runtime::Handle::current().block_on(ObjectReader::open(url, &medium.objects))?;
+            standing::read_back(opened.in_order(), plan)?;
+        }
         Place::Ordered(_) | Place::Standard => {
             return Err(std::io::Error::other("a pipe cannot be read back: leave out --verify"));
         }
@@ -343,7 +377,7 @@ fn is_one_file(options: &Options) -> bool {
 
 /// Refuses what cannot be meant, and a destination that may not be replaced. For those who have much to do before
 /// they write; whoever writes looks again.
-pub fn check(destination: &str, options: &Options) -> Result<()> {
+pub async fn check(destination: &str, options: &Options) -> Result<()> {
     match Place::of(destination) {
         Place::File(path) if is_one_file(options) => {
             refuse_existing(&path, options.force).map_err(|e| refused(&path, e))?;
@@ -351,6 +385,7 @@ pub fn check(destination: &str, options: &Options) -> Result<()> {
         Place::File(path) if !options.dry_run && !options.resume => {
             refuse_volumes(&path, options.force).map_err(|e| refused(&path, e))?;
         }
+        Place::Object(url) if !options.dry_run => refuse_object(&url, options).await?,
         Place::Ordered(_) | Place::Standard if options.resume => {
             return Err(Error::Refused(format!(
                 "{destination} is no regular file: what it took cannot be read again, so nothing can be resumed; \
@@ -394,6 +429,11 @@ fn unfinished(file: &NewFile, error: Error) -> Error {
 enum Failed {
     Store(store::Error),
     Medium(std::io::Error),
+    /// A later run can go on with what is left.
+    Kept {
+        left: String,
+        source: Box<Failed>,
+    },
 }
 
 impl From<store::Error> for Failed {
@@ -412,12 +452,27 @@ impl Failed {
     fn at(self, destination: &str) -> Error {
         match self {
             Failed::Store(error) => error.into(),
+            Failed::Kept { left, source } => {
+                Error::Unfinished { partial: left, source: Box::new(source.at(destination)) }
+            }
             Failed::Medium(source) => {
                 let path = if destination == "-" { "standard output" } else { destination };
                 Error::Io { path: path.into(), source }
             }
         }
     }
+}
+
+/// Refuses early what would be refused when all is planned.
+async fn refuse_object(url: &str, options: &Options) -> Result<()> {
+    if options.medium.volume_size.is_some() {
+        return Err(Error::Refused(format!("{url} is one object: leave out --volume-size")));
+    }
+    let looked = async {
+        let object = object::Object::new(url, &options.medium.objects, object::access::SILENCE)?;
+        if options.force || options.resume { Ok(()) } else { object.refuse_existing().await }
+    };
+    looked.await.map_err(|e| refused(Path::new(url), e))
 }
 
 fn refused(path: &Path, source: std::io::Error) -> Error {

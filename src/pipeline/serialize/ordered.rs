@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use futures_util::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
@@ -149,8 +149,10 @@ fn left<'a>(plan: &'a Plan, from: &'a Standing) -> impl Iterator<Item = (&'a Ent
 /// A blob to fetch.
 struct Wanted {
     descriptor: Descriptor,
-    /// What is there of it.
+    /// What is there of it, hashed.
     known: Option<Prefix>,
+    /// Bytes from its start that are there and were not hashed: all is fetched again, and verified.
+    skip: u64,
 }
 
 impl Wanted {
@@ -161,7 +163,8 @@ impl Wanted {
         }
         let hasher = from.hasher.clone().filter(|_| there.content > 0);
         let known = hasher.map(|hasher| Prefix { length: there.content, hasher });
-        Some(Wanted { descriptor: (**descriptor).clone(), known })
+        let skip = if known.is_some() { 0 } else { there.content };
+        Some(Wanted { descriptor: (**descriptor).clone(), known, skip })
     }
 }
 
@@ -246,8 +249,8 @@ impl FetchAhead {
         }
     }
 
-    fn start(&mut self, Wanted { descriptor, known }: Wanted, share: OwnedSemaphorePermit) {
-        let whole = descriptor.size <= self.share * UNIT && known.is_none();
+    fn start(&mut self, Wanted { descriptor, known, skip }: Wanted, share: OwnedSemaphorePermit) {
+        let whole = descriptor.size <= self.share * UNIT && known.is_none() && skip == 0;
         // Besides those that wait, one segment is being filled.
         let waiting = if whole { 1 } else { ((self.share * UNIT) as usize / SEGMENT).saturating_sub(1).max(1) };
         let (sender, segments) = mpsc::channel(waiting);
@@ -256,7 +259,7 @@ impl FetchAhead {
             let failed = if whole {
                 fetch_whole(&fetching, &descriptor, &sender).await
             } else {
-                fetch_in_segments(&fetching, &descriptor, known, &sender).await
+                fetch_in_segments(&fetching, &descriptor, known, skip, &sender).await
             };
             if let Err(e) = failed {
                 let _ = sender.send(Err(e)).await;
@@ -317,6 +320,7 @@ async fn fetch_in_segments(
     fetching: &Fetching,
     descriptor: &Descriptor,
     known: Option<Prefix>,
+    mut skip: u64,
     sender: &Sender,
 ) -> Result<(), store::Error> {
     let mut reader = match known {
@@ -326,6 +330,9 @@ async fn fetch_in_segments(
     let mut segment = BytesMut::with_capacity(SEGMENT);
     while let Some(chunk) = reader.next().await {
         let mut chunk = chunk?;
+        let passed = usize::try_from(skip).unwrap_or(usize::MAX).min(chunk.len());
+        chunk.advance(passed);
+        skip -= passed as u64;
         fetching.progress.add_bytes(chunk.len() as u64);
         while !chunk.is_empty() {
             let part = chunk.split_to(chunk.len().min(SEGMENT - segment.len()));

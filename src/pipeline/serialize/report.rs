@@ -6,6 +6,7 @@ use super::found::Found;
 use crate::archive::plan::{Content, Plan, Why};
 use crate::image::Digest;
 use crate::medium::block_buffer::{Finished, RanDry};
+use crate::medium::object::writer::ObjectWritten;
 use crate::medium::tape::writer::TapeUsed;
 use crate::medium::volumes::listing::Volume;
 use crate::pipeline::{LeftOut, Moved};
@@ -38,6 +39,9 @@ pub struct Report {
     /// The volumes that it was written into.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volumes: Option<Vec<Volume>>,
+    /// The object that it was written to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object: Option<ObjectWritten>,
     /// How often the drive had to wait for the source, where there is a buffer in front of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ran_dry: Option<RanDry>,
@@ -89,6 +93,7 @@ impl Report {
             bytes_resumed: 0,
             tapes: None,
             volumes: None,
+            object: None,
             ran_dry: None,
             moved: Moved::default(),
         }
@@ -104,6 +109,7 @@ impl Report {
         match medium {
             Some((Finished::Tapes(tapes), ran_dry)) => (self.tapes, self.ran_dry) = (Some(tapes), Some(ran_dry)),
             Some((Finished::Volumes(volumes), _)) => self.volumes = Some(volumes),
+            Some((Finished::Object(object), _)) => self.object = Some(object),
             None => {}
         }
     }

@@ -1,0 +1,210 @@
+//! Reading an object: a few bytes from anywhere (headers, manifests), a range as a stream (a blob), or all of it in
+//! order, compared part by part with what its commit object says.
+
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
+use tokio::runtime::Handle;
+
+use super::{Access, Commit, Object, access, wait};
+use crate::image::{Algorithm, Hasher};
+use crate::medium::read_at::{Chunks, ReadAt};
+
+/// Small reads fetch pages of so many bytes; the last so many pages are kept.
+const PAGE: u64 = 128 << 10;
+const PAGES: usize = 64;
+
+/// An object that is read. It stays the same one: a reader notices when it is replaced.
+pub struct ObjectReader {
+    object: Object,
+    length: u64,
+    e_tag: Option<String>,
+    commit: Option<Commit>,
+    runtime: Handle,
+    pages: Mutex<VecDeque<(u64, Bytes)>>,
+}
+
+impl ObjectReader {
+    /// Looks at the commit object first. One without it is read with a warning: its blobs are verified all the same.
+    pub async fn open(url: &str, access: &Access) -> io::Result<Self> {
+        let object = Object::new(url, access, access::SILENCE)?;
+        let commit = object.commit().await?;
+        let there = object.store.head(&object.path).await.map_err(|e| object.failed(e))?;
+        match &commit {
+            Some(commit) if commit.length != there.size => {
+                return Err(io::Error::other(format!(
+                    "it has {} bytes, and its commit object tells of {}: it was replaced or is being written",
+                    there.size, commit.length
+                )));
+            }
+            Some(_) => {}
+            None => tracing::warn!(
+                "{url} has no commit object ({url}{}): another program wrote it, or its writing has not ended",
+                super::COMMIT
+            ),
+        }
+        let (length, e_tag) = (there.size, there.e_tag);
+        Ok(ObjectReader { object, length, e_tag, commit, runtime: Handle::current(), pages: Mutex::default() })
+    }
+
+    /// All of it, in order.
+    pub fn in_order(self) -> InOrder {
+        let chunks = self.chunks(0..self.length);
+        InOrder { runtime: self.runtime, chunks, current: Bytes::new(), comparison: Comparison::new(self.commit) }
+    }
+
+    fn chunks(&self, range: Range<u64>) -> Chunks {
+        if range.is_empty() {
+            return Box::pin(futures_util::stream::empty());
+        }
+        let options =
+            GetOptions { range: Some(GetRange::Bounded(range)), if_match: self.e_tag.clone(), ..GetOptions::default() };
+        let object = self.object.clone();
+        let opening = async move {
+            let found = object.store.get_opts(&object.path, options).await.map_err(|e| object.failed(e))?;
+            Ok::<_, io::Error>(found.into_stream().map_err(move |e| object.failed(e)))
+        };
+        Box::pin(futures_util::stream::once(opening).try_flatten())
+    }
+
+    /// A page, fetched or kept.
+    fn page(&self, number: u64) -> io::Result<Bytes> {
+        let pages = || self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, page)) = pages().iter().find(|(at, _)| *at == number) {
+            return Ok(page.clone());
+        }
+        let start = number * PAGE;
+        let mut chunks = self.chunks(start..self.length.min(start + PAGE));
+        let mut page = Vec::with_capacity(PAGE as usize);
+        let fetched = wait(&self.runtime, async {
+            while let Some(chunk) = chunks.next().await {
+                page.extend_from_slice(&chunk?);
+            }
+            Ok(Bytes::from(page))
+        });
+        let page: io::Result<Bytes> = fetched;
+        let page = page?;
+        let mut pages = pages();
+        pages.truncate(PAGES - 1);
+        pages.push_front((number, page.clone()));
+        Ok(page)
+    }
+}
+
+impl ReadAt for ObjectReader {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.length)
+    }
+
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
+        if offset >= self.length {
+            return Ok(0);
+        }
+        let page = self.page(offset / PAGE)?;
+        let rest = page.get((offset % PAGE) as usize..).unwrap_or_default();
+        if rest.is_empty() {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        }
+        let n = rest.len().min(out.len());
+        out[..n].copy_from_slice(&rest[..n]);
+        Ok(n)
+    }
+
+    fn stream(&self, range: Range<u64>) -> Option<Chunks> {
+        Some(self.chunks(range))
+    }
+}
+
+/// An object from its beginning to its end.
+pub struct InOrder {
+    runtime: Handle,
+    chunks: Chunks,
+    current: Bytes,
+    comparison: Comparison,
+}
+
+impl Read for InOrder {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match wait(&self.runtime, self.chunks.next()) {
+                Some(chunk) => self.current = chunk?,
+                None => {
+                    self.comparison.end()?;
+                    return Ok(0);
+                }
+            }
+            self.comparison.take(&self.current)?;
+        }
+        let n = out.len().min(self.current.len());
+        out[..n].copy_from_slice(&self.current.split_to(n));
+        Ok(n)
+    }
+}
+
+/// Compares the bytes of an object with what its commit object says, part by part.
+struct Comparison {
+    commit: Option<Commit>,
+    offset: u64,
+    hasher: Hasher,
+}
+
+impl Comparison {
+    fn new(commit: Option<Commit>) -> Self {
+        Comparison { commit, offset: 0, hasher: Hasher::new(Algorithm::Sha256) }
+    }
+
+    fn take(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while let Some(commit) = &self.commit
+            && !bytes.is_empty()
+        {
+            let room = commit.part_size - self.offset % commit.part_size;
+            let (now, later) = bytes.split_at(bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX)));
+            self.hasher.update(now);
+            self.offset += now.len() as u64;
+            bytes = later;
+            if now.len() as u64 == room {
+                self.end_part()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_part(&mut self) -> io::Result<()> {
+        let Some(commit) = &self.commit else { return Ok(()) };
+        let number = (self.offset.div_ceil(commit.part_size)).saturating_sub(1) as usize;
+        let digest = std::mem::replace(&mut self.hasher, Hasher::new(Algorithm::Sha256)).finish();
+        if commit.parts.get(number) == Some(&digest) {
+            return Ok(());
+        }
+        Err(io::Error::other(format!(
+            "part {} of {} is altered: it is not what was written; write the archive again",
+            number + 1,
+            commit.parts.len()
+        )))
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        let Some(commit) = &self.commit else { return Ok(()) };
+        if self.offset != commit.length {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        }
+        let whole = commit.length.is_multiple_of(commit.part_size);
+        if whole { Ok(()) } else { self.end_part() }
+    }
+}
+
+/// Reads all of an object and compares it.
+pub(super) async fn check(object: &Object, commit: &Commit) -> io::Result<()> {
+    let found = object.store.get(&object.path).await.map_err(|e| object.failed(e))?;
+    let mut comparison = Comparison::new(Some(commit.clone()));
+    let mut chunks = found.into_stream();
+    while let Some(chunk) = chunks.next().await {
+        comparison.take(&chunk.map_err(|e| object.failed(e))?)?;
+    }
+    comparison.end()
+}

@@ -1,0 +1,350 @@
+//! Writing an archive into an object, by parts of which several are on their way at once.
+//!
+//! Memory is bounded by the parts on their way and the one that is filled. What an unfinished run sent stays, if a
+//! later one can go on with it; else the upload is given up.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use object_store::ObjectStoreExt;
+use object_store::multipart::{MultipartStore, PartId};
+use serde::Serialize;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use super::journal::{Journal, Recalled, Upload};
+use super::part::{Filling, Part, composite};
+use super::{Access, Commit, Object, reader, schedule, wait};
+use crate::archive::follow;
+use crate::archive::plan::Plan;
+use crate::medium::block_buffer::{Finished, Medium};
+use crate::medium::identity::Identity;
+
+/// Giving up an upload is tried for so long.
+const GIVING_UP: Duration = Duration::from_secs(10);
+/// Of a part of which nothing is heard, so many bytes should have gone in a second.
+const SLOWEST: u64 = 128 << 10;
+
+/// Where an archive is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectWritten {
+    /// Bytes of it.
+    pub length: u64,
+    /// Bytes of each of its parts but the last.
+    pub part_size: u64,
+    pub parts: usize,
+    /// It was read back and compared, as the store's answers did not prove what it holds.
+    pub read_back: bool,
+}
+
+/// What is to be written.
+pub struct Wanted {
+    pub archive: Identity,
+    /// Bytes of the archive before it is compressed.
+    pub length: u64,
+    /// Go on with what an earlier run sent.
+    pub resume: bool,
+    /// Replace an object that is there.
+    pub force: bool,
+}
+
+/// An upload that was begun, or is to be gone on with.
+pub struct Begun {
+    object: Object,
+    journal: Journal,
+    upload: Upload,
+    parts: Vec<Part>,
+}
+
+/// How an archive stands at its store.
+pub enum Standing {
+    /// All of it is there.
+    Complete,
+    Begun(Box<Begun>),
+}
+
+/// Tells of an upload that did not end well.
+pub struct Watch {
+    ended: oneshot::Receiver<()>,
+    kept: Arc<AtomicUsize>,
+    id: String,
+}
+
+impl Watch {
+    /// Waits until nothing more is done. What a later run can go on with, if there is such a thing.
+    pub async fn left(self) -> Option<String> {
+        let _ = tokio::time::timeout(GIVING_UP, self.ended).await;
+        match self.kept.load(Relaxed) {
+            0 => None,
+            1 => Some(format!("the part that the store has (upload {})", self.id)),
+            parts => Some(format!("the {parts} parts that the store has (upload {})", self.id)),
+        }
+    }
+}
+
+/// Looks at what is there, and begins. An upload that is not gone on with is given up.
+pub async fn begin(url: &str, access: &Access, wanted: &Wanted) -> io::Result<Standing> {
+    let compressed = wanted.archive.compression.is_some();
+    let part_size = schedule::part_size(wanted.length, compressed);
+    let object = Object::new(url, access, super::access::SILENCE + Duration::from_secs(part_size / SLOWEST))?;
+    let (mut journal, Recalled { upload, parts }) = Journal::open(&object)?;
+    if wanted.resume && object.commit().await?.is_some_and(|commit| commit.archive.is_same(&wanted.archive)) {
+        journal.forget()?;
+        return Ok(Standing::Complete);
+    }
+    if let Some(upload) = upload {
+        if wanted.resume && upload.archive.is_same(&wanted.archive) {
+            return Ok(Standing::Begun(Box::new(Begun { object, journal, upload, parts })));
+        }
+        if wanted.resume {
+            return Err(io::Error::other(format!(
+                "what an earlier run began there is {}: replace it by the same command without --resume",
+                upload.archive
+            )));
+        }
+        tracing::warn!(
+            "{url}: the {} parts of an earlier run are given up: --resume would go on with them",
+            parts.len()
+        );
+        give_up(&object, &upload.id).await;
+    }
+    if !wanted.force {
+        object.refuse_existing().await?;
+    }
+    let id = object.store.create_multipart(&object.path).await.map_err(|e| object.failed(e))?;
+    let upload = Upload {
+        url: object.url.to_string(),
+        site: object.site.to_string(),
+        archive: wanted.archive.clone(),
+        length: wanted.length,
+        id,
+        part_size,
+    };
+    journal.begin(&upload)?;
+    Ok(Standing::Begun(Box::new(Begun { object, journal, upload, parts: Vec::new() })))
+}
+
+async fn give_up(object: &Object, id: &String) {
+    let abort = object.store.abort_multipart(&object.path, id);
+    let problem = match tokio::time::timeout(GIVING_UP, abort).await {
+        Ok(Ok(())) | Ok(Err(object_store::Error::NotFound { .. })) => return,
+        Ok(Err(e)) => object.failed(e).to_string(),
+        Err(_) => "the store does not answer".into(),
+    };
+    tracing::warn!(
+        "{}: upload {id} stays at the store, and may cost something until it is removed: {problem}",
+        object.url
+    );
+}
+
+impl Begun {
+    /// Bytes of the archive that the store has.
+    pub fn offset(&self) -> u64 {
+        self.parts.iter().map(|part| part.size).sum()
+    }
+
+    /// Where writing goes on: a blob that the store has in part was not verified when it was sent. So the part that it
+    /// begins in, and all behind it, are made once more and compared; only what differs is sent again.
+    pub fn restart(&self, plan: &Plan) -> u64 {
+        let standing = follow::Standing::at(plan, self.offset());
+        match plan.entries.get(standing.entry) {
+            Some(entry) if standing.within > 0 => entry.offset / self.upload.part_size * self.upload.part_size,
+            _ => standing.offset,
+        }
+    }
+
+    /// The medium, to be written from the start of a part on, and what tells of it.
+    pub fn start(self, offset: u64) -> (ObjectWriter, Watch) {
+        let Begun { object, journal, upload, parts } = self;
+        let (running, ended) = oneshot::channel();
+        let kept = Arc::new(AtomicUsize::new(parts.len()));
+        let watch = Watch { ended, kept: kept.clone(), id: upload.id.clone() };
+        let writer = ObjectWriter {
+            runtime: Handle::current(),
+            most: schedule::in_flight(upload.part_size),
+            number: offset.div_ceil(upload.part_size) as usize,
+            parts: parts.into_iter().map(|part| (part.number, part)).collect(),
+            journal: Some(journal),
+            filling: Filling::new(),
+            in_flight: JoinSet::new(),
+            object,
+            upload,
+            kept,
+            _running: running,
+        };
+        (writer, watch)
+    }
+}
+
+/// An archive on its way into an object.
+pub struct ObjectWriter {
+    runtime: Handle,
+    object: Object,
+    upload: Upload,
+    /// Gone when all is done.
+    journal: Option<Journal>,
+    /// What comes next, and its number.
+    filling: Filling,
+    number: usize,
+    in_flight: JoinSet<io::Result<Part>>,
+    /// The most parts on their way.
+    most: usize,
+    /// What the store has.
+    parts: BTreeMap<usize, Part>,
+    kept: Arc<AtomicUsize>,
+    /// Dropped when all is over.
+    _running: oneshot::Sender<()>,
+}
+
+impl ObjectWriter {
+    fn send(&mut self) -> io::Result<()> {
+        while self.in_flight.len() >= self.most {
+            self.take_one()?;
+        }
+        let part = std::mem::replace(&mut self.filling, Filling::new()).seal();
+        let number = self.number;
+        self.number += 1;
+        if let Some(there) = self.parts.get(&number) {
+            if part.is(there) {
+                return Ok(());
+            }
+            tracing::warn!("part {} of {} is not as it should be: it is sent again", number + 1, self.object.url);
+            self.parts.remove(&number);
+        }
+        let sending = part.send(self.object.clone(), self.upload.id.clone(), number);
+        self.in_flight.spawn_on(sending, &self.runtime);
+        Ok(())
+    }
+
+    /// Waits for one of the parts on their way.
+    fn take_one(&mut self) -> io::Result<()> {
+        let Some(ended) = wait(&self.runtime, self.in_flight.join_next()) else { return Ok(()) };
+        let part = match ended.map_err(io::Error::other)? {
+            Ok(part) => part,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(self.gone(&e)),
+            Err(e) => return Err(e),
+        };
+        self.parts.insert(part.number, part.clone());
+        // Where some answers are MD5 sums, all are.
+        if self.parts.values().any(|part| part.proved)
+            && let Some(altered) = self.parts.values().find(|part| !part.proved)
+        {
+            return Err(altered_on_the_way(altered.number, "was stored with another checksum than it has"));
+        }
+        if let Some(journal) = &mut self.journal
+            && self.upload.archive.compression.is_none()
+        {
+            journal.add(&part)?;
+            self.kept.store(self.parts.len(), Relaxed);
+        }
+        Ok(())
+    }
+
+    /// The store has forgotten the upload: there is nothing to go on with.
+    fn gone(&mut self, why: &io::Error) -> io::Error {
+        self.parts.clear();
+        self.kept.store(0, Relaxed);
+        io::Error::other(format!(
+            "the store no longer has what was sent before ({why}); run the same command again, it begins anew"
+        ))
+    }
+
+    /// Puts the parts together and looks at the outcome.
+    fn complete(&mut self) -> io::Result<ObjectWritten> {
+        let parts: Vec<Part> = self.parts.values().cloned().collect();
+        let (archive, part_size) = (self.upload.archive.clone(), self.upload.part_size);
+        let length = parts.iter().map(|part| part.size).sum();
+        let commit = Commit::new(archive, length, part_size, parts.iter().map(|part| part.digest).collect());
+        let (object, runtime) = (self.object.clone(), self.runtime.clone());
+        let ids = parts.iter().map(|part| PartId { content_id: part.content_id.clone() }).collect();
+        let joined = wait(&runtime, async {
+            object.remove_commit().await?;
+            let joined = object.store.complete_multipart(&object.path, &self.upload.id, ids).await;
+            let there = object.store.head(&object.path).await;
+            Ok::<_, io::Error>((joined, there))
+        })?;
+        let (there, composite) = (joined.1, composite(&parts));
+        let is_ours = |tag: &Option<String>| tag.as_ref().is_some_and(|tag| tag.trim_matches('"') == composite);
+        match joined.0 {
+            Ok(_) => {}
+            // An earlier try did it, and its answer was lost.
+            Err(_) if there.as_ref().is_ok_and(|there| there.size == length && is_ours(&there.e_tag)) => {}
+            Err(e @ object_store::Error::NotFound { .. }) => return Err(self.gone(&object.failed(e))),
+            Err(e) => return Err(object.failed(e)),
+        }
+        let there = there.map_err(|e| object.failed(e))?;
+        if there.size != length {
+            let (size, url) = (there.size, &object.url);
+            return Err(io::Error::other(format!(
+                "{length} bytes were sent and {size} are there: another program writes {url} as well"
+            )));
+        }
+        let proved = is_ours(&there.e_tag) && parts.iter().all(|part| part.proved);
+        if !proved {
+            tracing::info!("{}: the store does not say what it holds: reading it back", object.url);
+            wait(&runtime, reader::check(&object, &commit))?;
+        }
+        wait(&runtime, object.put_commit(&commit))?;
+        Ok(ObjectWritten { length, part_size, parts: parts.len(), read_back: !proved })
+    }
+}
+
+fn altered_on_the_way(number: usize, how: &str) -> io::Error {
+    io::Error::other(format!(
+        "part {} {how}: something between here and the store alters what is sent (a proxy, a network card): find it first",
+        number + 1
+    ))
+}
+
+impl Medium for ObjectWriter {
+    fn write(&mut self, block: &[u8]) -> io::Result<()> {
+        let mut rest = block;
+        while !rest.is_empty() {
+            let room = usize::try_from(self.upload.part_size - self.filling.size()).unwrap_or(usize::MAX);
+            let (now, later) = rest.split_at(rest.len().min(room));
+            self.filling.add(now);
+            rest = later;
+            if self.filling.size() == self.upload.part_size {
+                self.send()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pads(&self) -> bool {
+        false
+    }
+
+    fn finish(mut self: Box<Self>) -> io::Result<Finished> {
+        if self.filling.size() > 0 {
+            self.send()?;
+        }
+        while !self.in_flight.is_empty() {
+            self.take_one()?;
+        }
+        let written = self.complete()?;
+        if let Some(journal) = self.journal.take() {
+            journal.forget()?;
+        }
+        Ok(Finished::Object(written))
+    }
+}
+
+impl Drop for ObjectWriter {
+    fn drop(&mut self) {
+        if self.kept.load(Relaxed) == 0
+            && let Some(journal) = self.journal.take()
+        {
+            self.in_flight.abort_all();
+            wait(&self.runtime, give_up(&self.object, &self.upload.id));
+            if let Err(e) = journal.forget() {
+                tracing::warn!("the journal of {} cannot be removed: {e}", self.object.url);
+            }
+        }
+    }
+}
