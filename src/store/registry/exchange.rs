@@ -18,6 +18,7 @@ use super::auth::{Authorization, Scopes};
 use super::pace::{Host, Lane, Place};
 use super::retry::{Budget, LONGEST_RETRY_AFTER, TRIES, retry_after};
 use super::transport::trouble;
+use super::window::Kind;
 use super::{Client, Repository};
 use crate::config::{Endpoint, Referrers, Tls};
 use crate::store::error::{Trouble, TroubleKind, printable};
@@ -273,7 +274,7 @@ impl Client {
                     return Err(Failure::Broken(Trouble::unreachable(reason)));
                 }
             };
-            note(&host, &response, begun.elapsed());
+            note(&host, &response, Some((Kind::of(&ask.method), begun.elapsed())));
             let status = response.status();
             if status == StatusCode::UNAUTHORIZED && route.is_home(&url) {
                 challenges += 1;
@@ -440,8 +441,9 @@ pub fn verdict(answer: &Answer) -> Verdict {
     }
 }
 
-/// Lets the host's pace learn from an answer. Every answer that asks to be left alone pauses the whole host.
-pub fn note(host: &Arc<Host>, response: &reqwest::Response, took: Duration) {
+/// Lets the host's pace learn from an answer, and from how long it took where that is the host's own doing. Every answer
+/// that asks to be left alone pauses the whole host.
+pub fn note(host: &Arc<Host>, response: &reqwest::Response, took: Option<(Kind, Duration)>) {
     let status = response.status().as_u16();
     let pause = retry_after(response.headers(), SystemTime::now()).filter(|p| *p <= LONGEST_RETRY_AFTER);
     match status {
@@ -456,7 +458,11 @@ pub fn note(host: &Arc<Host>, response: &reqwest::Response, took: Duration) {
                 host.pause(pause);
             }
         }
-        _ => host.answered(took),
+        _ => {
+            if let Some((kind, took)) = took {
+                host.answered(kind, took);
+            }
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The distribution client (distribution-spec 1.1 and Docker Registry v2), on top of plain HTTP/1.1.
 //!
-//! `transport` connects, `pace` says how hard a host is asked, `auth` says who asks, `exchange` asks and asks again; over
+//! `transport` connects, `pace` says how hard a host is asked (`window`: how many at once; `rate`: how fast), `auth` says who asks, `exchange` asks and asks again; over
 //! them, one file per thing of the protocol: `manifest`, `blob`, `upload`, `referrers`, `tags`. Invariant of
 //! them all: the bytes decide, whatever a header says; a wait has a time-out and a retry a budget.
 
@@ -17,6 +17,7 @@ mod tags;
 mod transport;
 mod unfinished;
 mod upload;
+mod window;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};

@@ -1,4 +1,4 @@
-//! How hard a host is asked: how many requests are in flight, and when nobody may ask at all.
+//! How hard a host is asked: a place for each request in flight, and when nobody may ask at all.
 //!
 //! Reads and writes have a lane each, so that copying within one host cannot wait for itself: a push holds its
 //! place in the write lane before it takes one in the read lane, never the other way round. Places are given in the order of
@@ -12,14 +12,8 @@ use tokio::sync::oneshot;
 use url::Url;
 
 use super::rate::Rate;
+use super::window::{Kind, Window};
 use crate::config::Limits;
-
-/// Requests in flight, per lane, to a host that answers at once; one more for each millisecond of its round trip.
-const NEAR: f64 = 5.0;
-/// The most requests in flight, per lane.
-const FAR: f64 = 32.0;
-/// Refusals that arrive together count once.
-const REFUSALS_TOGETHER: Duration = Duration::from_millis(250);
 
 /// A lane that nobody has left for so long lets one more in: those ahead may wait for the one behind them, as
 /// when an archive is written in order.
@@ -66,7 +60,6 @@ impl Hosts {
 
 /// One host and its two lanes.
 pub struct Host {
-    jobs: Option<usize>,
     stalled: Duration,
     limits: OnceLock<Allowed>,
     state: Mutex<State>,
@@ -83,18 +76,9 @@ struct Allowed {
 
 struct State {
     lanes: [Queue; 2],
-    /// Falls by half when the host refuses, grows by one for each full round of answers.
-    cap: f64,
-    /// The shortest time from question to answer seen.
-    round_trip: Option<Duration>,
-    refused: Option<Instant>,
+    /// For each lane.
+    window: Window,
     paused_until: Option<Instant>,
-}
-
-impl Default for State {
-    fn default() -> Self {
-        State { lanes: Default::default(), cap: FAR, round_trip: None, refused: None, paused_until: None }
-    }
 }
 
 #[derive(Default)]
@@ -113,7 +97,8 @@ pub struct Place {
 
 impl Host {
     fn new(jobs: Option<usize>, stalled: Duration) -> Self {
-        Host { jobs, stalled, limits: OnceLock::new(), state: Mutex::default() }
+        let state = State { lanes: Default::default(), window: Window::new(jobs), paused_until: None };
+        Host { stalled, limits: OnceLock::new(), state: Mutex::new(state) }
     }
 
     /// The rate of content to and from this host, if there is a limit.
@@ -176,10 +161,11 @@ impl Host {
     }
 
     /// The host answered after `took`.
-    pub fn answered(self: &Arc<Self>, took: Duration) {
+    pub fn answered(self: &Arc<Self>, kind: Kind, took: Duration) {
         let mut state = locked(&self.state);
-        state.round_trip = Some(state.round_trip.map_or(took, |r| r.min(took)));
-        state.cap = (state.cap + 1.0 / state.cap).min(FAR);
+        let size = state.window.size();
+        let full = state.lanes.iter().any(|lane| lane.in_flight >= size);
+        state.window.answered(kind, took, full, Instant::now());
         let granted = self.grant(&mut state);
         drop(state);
         self.hand_out(granted);
@@ -187,22 +173,7 @@ impl Host {
 
     /// The host said that it has too much to do.
     pub fn refused(&self) {
-        let mut state = locked(&self.state);
-        let now = Instant::now();
-        if state.refused.is_none_or(|at| now.duration_since(at) > REFUSALS_TOGETHER) {
-            state.cap = (self.limit(&state) as f64 / 2.0).max(1.0);
-            state.refused = Some(now);
-        }
-    }
-
-    fn limit(&self, state: &State) -> usize {
-        let wanted = match (self.jobs, state.round_trip) {
-            (Some(jobs), _) => jobs as f64,
-            (None, None) => NEAR,
-            (None, Some(trip)) => NEAR + trip.as_secs_f64() * 1000.0,
-        };
-        let cap = if self.jobs.is_some() && state.refused.is_none() { wanted } else { state.cap };
-        wanted.min(cap).max(1.0) as usize
+        locked(&self.state).window.refused(Instant::now());
     }
 
     /// Whether one more may go in that lane.
@@ -215,7 +186,7 @@ impl Host {
             // One is kept for a read, so that writes that wait for theirs come to an end.
             Some(most) => reads + writes < most && (lane == 0 || writes + 1 < most),
         };
-        allowed && state.lanes[lane].in_flight < self.limit(state)
+        allowed && state.lanes[lane].in_flight < state.window.size()
     }
 
     fn grant(&self, state: &mut State) -> [Vec<oneshot::Sender<Place>>; 2] {
@@ -264,34 +235,6 @@ mod tests {
 
     fn host(jobs: Option<usize>) -> Arc<Host> {
         Hosts::new(jobs).of(&Url::parse("http://127.0.0.1:5000/").unwrap())
-    }
-
-    fn limit(host: &Host) -> usize {
-        host.limit(&locked(&host.state))
-    }
-
-    #[test]
-    fn a_long_line_takes_more_and_a_refusal_halves() {
-        let host = host(None);
-        assert_eq!(limit(&host), 5);
-        host.answered(Duration::from_millis(60));
-        assert_eq!(limit(&host), 32);
-        host.refused();
-        host.refused();
-        assert_eq!(limit(&host), 16);
-        for _ in 0..20 {
-            host.answered(Duration::from_millis(60));
-        }
-        assert_eq!(limit(&host), 17);
-        host.answered(Duration::from_micros(400));
-        assert_eq!(limit(&host), 5);
-    }
-
-    #[test]
-    fn jobs_fix_the_number() {
-        let host = host(Some(3));
-        host.answered(Duration::from_millis(60));
-        assert_eq!(limit(&host), 3);
     }
 
     #[tokio::test]

@@ -407,7 +407,6 @@ impl Push<'_> {
         let host = client.hosts.of(&url);
         host.ready().await;
         let silence = client.transport.silence(failures);
-        let begun = Instant::now();
         let mut sending = std::pin::pin!(request.body(body).send());
         let (mut seen, mut quiet_since) = (0, Instant::now());
         let response = loop {
@@ -434,8 +433,8 @@ impl Push<'_> {
                 }
             }
         };
-        // What the source took is not the registry's delay, so only short requests tell the pace.
-        note(&host, &response, if length == 0 { begun.elapsed() } else { Duration::from_secs(1) });
+        // What the source took is not the registry's delay.
+        note(&host, &response, None);
         if response.status() == 401 && session.route.is_home(&url) {
             let again = client.auth.refused(&session.route, authorization.as_ref(), response.headers()).await;
             if !again {
