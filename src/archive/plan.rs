@@ -181,7 +181,7 @@ impl Plan {
                         self.directories(descriptor.digest.algorithm(), &mut directories);
                         let content = match manifest {
                             Some(manifest) => Content::Bytes(manifest.bytes.clone()),
-                            None => Content::Blob(Box::new(descriptor.bare())),
+                            None => Content::Blob(Box::new(descriptor.with_addresses())),
                         };
                         self.add(&descriptor.digest.blob_path(), Some(descriptor.clone()), content);
                     }

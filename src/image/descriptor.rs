@@ -60,6 +60,11 @@ impl Descriptor {
         Descriptor::new(self.media_type.clone(), self.digest, self.size)
     }
 
+    /// [`Descriptor::bare`], and the addresses at which a foreign layer is to be had.
+    pub fn with_addresses(&self) -> Self {
+        Descriptor { urls: self.urls.clone(), ..self.bare() }
+    }
+
     pub fn is_manifest(&self) -> bool {
         media_type::is_manifest(&self.media_type)
     }

@@ -4,6 +4,7 @@
 
 mod limits;
 mod middle;
+mod pace;
 mod proxies;
 
 use std::path::Path;
@@ -22,7 +23,7 @@ const BLOBS: usize = 3;
 /// Keeps bytes in the layout `images` and gives their descriptor.
 fn keep(home: &Path, media_type: &str, bytes: Vec<u8>) -> Value {
     let digest = Digest::sha256(&bytes);
-    std::fs::write(home.join("images/blobs/sha256").join(digest.hex().to_string()), &bytes).unwrap();
+    std::fs::write(home.join("images/blobs/sha256").join(digest.hex()), &bytes).unwrap();
     json!({"mediaType": media_type, "digest": digest, "size": bytes.len()})
 }
 
@@ -38,7 +39,19 @@ fn image(home: &Path, name: &str, layers: Vec<Vec<u8>>) -> Value {
     root
 }
 
-/// A home with a layout of small images, which `images.list` names, and a large one, which `large.list` does.
+/// Gives an image a manifest of 128 KiB.
+fn widen(home: &Path, root: &mut Value) {
+    let blobs = home.join("images/blobs/sha256");
+    let hex = root["digest"].as_str().unwrap().trim_start_matches("sha256:");
+    let mut manifest: Value = serde_json::from_slice(&std::fs::read(blobs.join(hex)).unwrap()).unwrap();
+    manifest["annotations"] = json!({"filler": "x".repeat(128 << 10)});
+    let kept = keep(home, manifest["mediaType"].as_str().unwrap(), manifest.to_string().into());
+    root["digest"] = kept["digest"].clone();
+    root["size"] = kept["size"].clone();
+}
+
+/// A home with a layout of small images, which `images.list` names, a large one, which `large.list` does, and two with large
+/// manifests, which `wide.list` does.
 fn home() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let home = directory.path();
@@ -48,12 +61,17 @@ fn home() -> TempDir {
     let layers = |name: &str| (1..BLOBS).map(|n| format!("layer {n} of {name}").into()).collect();
     let mut roots: Vec<Value> = names.iter().map(|name| image(home, name, layers(name))).collect();
     roots.push(image(home, "large:v0", vec![vec![7; 1 << 20]]));
+    roots.extend(["wide:v0", "wide:v1"].map(|name| image(home, name, Vec::new())));
+    for root in roots.iter_mut().rev().take(2) {
+        widen(home, root);
+    }
     let index = json!({"schemaVersion": 2, "manifests": roots}).to_string();
     std::fs::write(home.join("images/index.json"), index).unwrap();
     std::fs::write(home.join("images/oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
     let list: String = names.iter().map(|name| format!("oci:images:{name}\n")).collect();
     std::fs::write(home.join("images.list"), list).unwrap();
     std::fs::write(home.join("large.list"), "oci:images:large:v0\n").unwrap();
+    std::fs::write(home.join("wide.list"), "oci:images:wide:v0\noci:images:wide:v1\n").unwrap();
     directory
 }
 

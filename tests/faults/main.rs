@@ -5,6 +5,8 @@ mod again;
 mod answers;
 mod bodies;
 mod content;
+mod endpoints;
+mod foreign;
 mod pipes;
 mod redirects;
 mod registry;

@@ -162,7 +162,7 @@ impl Trial {
         registry.inject((self.fault)());
         let auth = work.path().join("auth.json");
         if self.options.auth != Auth::None {
-            write_auth(&auth, registry.address());
+            write_auth(&auth, &[registry.address()]);
         }
         let to = format!("{}/gather:x", registry.address());
         let output = work.path().join("out");
@@ -230,9 +230,10 @@ fn text(path: &Path) -> String {
     path.to_str().expect("temporary paths are UTF-8").into()
 }
 
-fn write_auth(path: &Path, registry: &str) {
+pub fn write_auth(path: &Path, registries: &[&str]) {
     let auth = base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{PASSWORD}"));
-    let file = json!({"auths": {registry: {"auth": auth}}});
+    let auths: serde_json::Map<_, _> = registries.iter().map(|r| (r.to_string(), json!({"auth": auth}))).collect();
+    let file = json!({"auths": auths});
     fs::write(path, file.to_string()).expect("the credentials can be written");
 }
 

@@ -49,7 +49,7 @@ impl Way {
     }
 
     fn stored(&self, descriptor: &Descriptor) -> StoredBlob {
-        StoredBlob { store: self.source.clone(), descriptor: descriptor.bare() }
+        StoredBlob { store: self.source.clone(), descriptor: descriptor.with_addresses() }
     }
 
     /// Puts a blob in place whose bytes come from `bytes`, once in a run.

@@ -13,6 +13,7 @@ use reqwest::Method;
 use reqwest::header::{CONTENT_RANGE, HeaderValue, RANGE};
 
 use super::Repository;
+use super::elsewhere::Elsewhere;
 use super::exchange::Answer;
 use super::rate::Rate;
 use super::retry::{Budget, TRIES};
@@ -88,6 +89,7 @@ impl Repository {
             position,
             skip: 0,
             answer: None,
+            elsewhere: Elsewhere::of(descriptor),
             rate: None,
             budget: Budget::new(TRIES),
             wrong: Budget::new(WRONG),
@@ -122,6 +124,7 @@ struct Fetch {
     /// Bytes at the start of this answer that were given out before.
     skip: u64,
     answer: Option<Answer>,
+    elsewhere: Elsewhere,
     /// How fast the configuration lets it come.
     rate: Option<Arc<Rate>>,
     budget: Budget,
@@ -138,8 +141,17 @@ impl Fetch {
         format!("GET blob {}", self.descriptor.digest)
     }
 
-    /// Asks for the blob from `position` on.
+    /// Asks for the blob from `position` on; a foreign layer that the registry lacks, at its own addresses.
     async fn connect(&mut self) -> Result<()> {
+        loop {
+            match self.try_connect().await {
+                Err(error) if error.is_missing() || self.elsewhere.is_used() => self.elsewhere.go_on(error)?,
+                other => return other,
+            }
+        }
+    }
+
+    async fn try_connect(&mut self) -> Result<()> {
         let mut by_range = self.position > 0;
         let path = format!("blobs/{}", self.descriptor.digest);
         loop {
@@ -147,7 +159,12 @@ impl Fetch {
             if by_range && let Ok(range) = HeaderValue::try_from(format!("bytes={}-", self.position)) {
                 ask.headers.insert(RANGE, range);
             }
-            let answer = self.repository.ask(&ask).await?;
+            let what = ask.what.clone();
+            let client = &self.repository.client;
+            let answer = match self.elsewhere.is_used() {
+                true => self.elsewhere.ask(client, ask).await?,
+                false => self.repository.ask(&ask).await?,
+            };
             let size = self.descriptor.size;
             let start = match answer.status() {
                 200 => Some((0, answer.length().unwrap_or(size))),
@@ -158,26 +175,26 @@ impl Fetch {
                 416 if by_range => None,
                 404 => {
                     let place = self.repository.place();
-                    let said = match answer.into_error(&ask.what).await {
+                    let said = match answer.into_error(&what).await {
                         Error::Http { message, .. } if !message.is_empty() => format!("HTTP 404: {message}"),
                         _ => "HTTP 404".into(),
                     };
                     let what = format!("blob {}", self.descriptor.digest);
                     return Err(Error::Missing { what, place: format!("{place} ({said})") });
                 }
-                _ => return Err(answer.into_error(&ask.what).await),
+                _ => return Err(answer.into_error(&what).await),
             };
             let wait = match start {
                 Some((start, total)) if total == size && start <= self.position && !is_foreign_page(&answer) => {
                     self.skip = self.position - start;
                     (self.waited, self.arrived) = (Duration::ZERO, 0);
-                    self.rate = self.repository.client.hosts.of(answer.route.base()).bytes();
+                    self.rate.clone_from(&answer.rate);
                     self.answer = Some(answer);
                     return Ok(());
                 }
                 Some((_, total)) if total != size || is_foreign_page(&answer) => match self.wrong.fail() {
                     Some(wait) => wait,
-                    None if answer.is_page() => return Err(answer.into_page_error(&ask.what).await),
+                    None if answer.is_page() => return Err(answer.into_page_error(&what).await),
                     None => {
                         let what = format!("blob {}", self.descriptor.digest);
                         let place = self.repository.place();
@@ -189,7 +206,7 @@ impl Fetch {
                     by_range = false;
                     continue;
                 }
-                _ => return Err(answer.into_error(&ask.what).await),
+                _ => return Err(answer.into_error(&what).await),
             };
             tokio::time::sleep(wait).await;
         }

@@ -15,7 +15,9 @@ use serde::Deserialize;
 use url::Url;
 
 use super::auth::{Authorization, Scopes};
+use super::elsewhere::is_open_to_all;
 use super::pace::{Host, Lane, Place};
+use super::rate::Rate;
 use super::retry::{Budget, LONGEST_RETRY_AFTER, TRIES, retry_after};
 use super::transport::trouble;
 use super::window::Kind;
@@ -43,11 +45,18 @@ pub struct Route {
     pub registry: String,
     /// The repository's name there.
     pub repository: String,
+    /// No credential is sent, and no redirect followed to where one could be read.
+    is_anonymous: bool,
 }
 
 impl Route {
     pub fn new(endpoint: Endpoint, registry: String) -> Self {
-        Route { registry, repository: endpoint.repository.clone(), endpoint }
+        Route { registry, repository: endpoint.repository.clone(), endpoint, is_anonymous: false }
+    }
+
+    /// To a place that is no registry of the user's.
+    pub fn anonymous(endpoint: Endpoint, place: String) -> Self {
+        Route { is_anonymous: true, ..Route::new(endpoint, place) }
     }
 
     pub fn base(&self) -> &Url {
@@ -68,9 +77,14 @@ impl Route {
         self.endpoint.url.origin().ascii_serialization()
     }
 
-    /// Whether `url` is at this endpoint: scheme, host and port.
+    /// Whether `url` is at this endpoint (scheme, host and port), and gets its credentials.
     pub fn is_home(&self, url: &Url) -> bool {
-        url.origin() == self.endpoint.url.origin()
+        !self.is_anonymous && url.origin() == self.endpoint.url.origin()
+    }
+
+    /// Whether a redirect to `url` is followed.
+    fn leads_to(&self, url: &Url) -> bool {
+        matches!(url.scheme(), "http" | "https") && (!self.is_anonymous || is_open_to_all(url))
     }
 
     /// What is trusted at `url`: elsewhere the client certificate is not shown.
@@ -122,13 +136,15 @@ pub struct Answer {
     pub url: Url,
     response: reqwest::Response,
     silence: Duration,
+    /// How fast the configuration lets the body come.
+    pub rate: Option<Arc<Rate>>,
     _place: Option<Place>,
 }
 
 impl Answer {
     /// An answer to a request whose place in its lane is held elsewhere.
     pub fn new(route: Arc<Route>, url: Url, response: reqwest::Response, silence: Duration) -> Self {
-        Answer { route, url, response, silence, _place: None }
+        Answer { route, url, response, silence, rate: None, _place: None }
     }
 
     pub fn status(&self) -> u16 {
@@ -168,6 +184,9 @@ impl Answer {
             out.extend_from_slice(&chunk);
             if out.len() as u64 > limit {
                 return Err(BodyError::TooLarge(out.len() as u64));
+            }
+            if let Some(rate) = &self.rate {
+                rate.take(chunk.len() as f64).await;
             }
         }
         Ok(out)
@@ -260,8 +279,14 @@ impl Client {
             let host = self.hosts.of(&url);
             let place = host.admit(ask.lane).await;
             let (request, authorization) = self.prepare(route, &ask.method, &url, &ask.headers, &ask.scopes).await?;
+            let rate = self.hosts.of(route.base()).bytes();
             let request = match &ask.body {
-                Some(body) => request.body(body.clone()),
+                Some(body) => {
+                    if let Some(rate) = &rate {
+                        rate.take(body.len() as f64).await;
+                    }
+                    request.body(body.clone())
+                }
                 None => request,
             };
             host.ready().await;
@@ -288,7 +313,7 @@ impl Client {
                     continue;
                 }
             }
-            let answer = Answer { route: route.clone(), url, response, silence, _place: place };
+            let answer = Answer { route: route.clone(), url, response, silence, rate, _place: place };
             if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(answer);
             }
@@ -303,8 +328,8 @@ impl Client {
             if hops > REDIRECTS {
                 return protocol("redirected more than ten times");
             }
-            if !matches!(next.scheme(), "http" | "https") {
-                return protocol("redirected to something that is not an HTTP address");
+            if !route.leads_to(&next) {
+                return protocol("redirected to an address that is not followed");
             }
             url = next;
         }

@@ -6,6 +6,7 @@
 
 mod auth;
 mod blob;
+mod elsewhere;
 mod exchange;
 mod login;
 mod manifest;
