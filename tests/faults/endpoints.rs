@@ -32,17 +32,18 @@ fn closed() -> String {
     std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").to_string()
 }
 
-/// Gathers the images from `reg.test`, and deserializes an archive to it.
-fn run(config: (&str, String)) -> [(Option<i32>, String); 2] {
+/// Gathers the images from that registry, and deserializes an archive to it.
+fn run(registry: &str, config: (&str, String)) -> [(Option<i32>, String); 2] {
     let work = tempfile::tempdir().expect("a temporary directory");
     let path = work.path();
     let file = path.join(config.0);
     std::fs::create_dir_all(file.parent().expect("it has one")).expect("made");
     std::fs::write(file, config.1).expect("written");
-    let list: String = IMAGES.iter().map(|image| format!("reg.test/{image}\n")).collect();
+    let list: String = IMAGES.iter().map(|image| format!("{registry}/{image}\n")).collect();
     std::fs::write(path.join("images.list"), list).expect("written");
     std::fs::write(path.join("a.tar"), archive(&[noise(64), noise(64000)]).0).expect("written");
-    [["gather", "images.list", "oci:layout:x"], ["deserialize", "a.tar", "reg.test/gather:x"]].map(|arguments| {
+    let to = format!("{registry}/gather:x");
+    [["gather", "images.list", "oci:layout:x"], ["deserialize", "a.tar", &to]].map(|arguments| {
         let ended = mirror(&arguments, path, &path.join("none"), Stdio::null());
         (ended.code, ended.stderr)
     })
@@ -59,7 +60,7 @@ fn an_endpoint_that_refuses_connections_or_answers_503_is_passed_over_for_reads_
     busy.inject(Arc::new(Always(503)));
     for first in [closed(), busy.address().to_owned()] {
         let second = Registry::start(Content::images().clone(), Options::default());
-        for (code, said) in run(endpoints(&[&first, second.address()])) {
+        for (code, said) in run("reg.test", endpoints(&[&first, second.address()])) {
             assert_eq!(code, Some(0), "{said}");
         }
         assert!(second.content().repositories["gather"].tags.contains_key("x"));
@@ -74,11 +75,11 @@ fn what_a_mirror_lacks_comes_from_the_next_and_writes_pass_it_by() {
     mirror.inject(Arc::new(NoBlobs));
     let origin = Registry::start(Content::images().clone(), Options::default());
     let conf = format!(
-        "[[registry]]\nprefix = \"reg.test\"\nlocation = \"{}\"\n[[registry.mirror]]\nlocation = \"{}\"\n",
+        "[[registry]]\nlocation = \"{}\"\n[[registry.mirror]]\nlocation = \"{}\"\n",
         origin.address(),
         mirror.address()
     );
-    for (code, said) in run((".config/containers/registries.conf", conf)) {
+    for (code, said) in run(origin.address(), ("containers/registries.conf", conf)) {
         assert_eq!(code, Some(0), "{said}");
     }
     let origin = origin.seen();
@@ -93,7 +94,7 @@ fn what_a_mirror_lacks_comes_from_the_next_and_writes_pass_it_by() {
 fn when_all_endpoints_fail_the_last_one_is_named() {
     let (first, last) = (closed(), Registry::start(Content::default(), Options::default()));
     last.inject(Arc::new(Always(503)));
-    for (code, said) in run(endpoints(&[&first, last.address()])) {
+    for (code, said) in run("reg.test", endpoints(&[&first, last.address()])) {
         assert_eq!(code, Some(1), "{said}");
         assert!(said.contains(last.address()) && said.contains("503"), "{said}");
     }
