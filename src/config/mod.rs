@@ -12,6 +12,7 @@ mod file;
 mod helper;
 pub mod login;
 mod origin;
+mod own_file;
 mod policy;
 mod registries_conf;
 mod schema;
@@ -23,6 +24,7 @@ pub use endpoint::{Access, Endpoint, Limits, Referrers, RegistryPolicy, Tls};
 pub use environment::Environment;
 pub use error::{Error, Result};
 pub use origin::{Origin, Setting};
+pub use own_file::OwnFile;
 
 use crate::image::reference::is_docker_hub;
 

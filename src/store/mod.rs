@@ -171,6 +171,11 @@ impl Stores {
         Stores { reading: Arc::new(reading), ..self }
     }
 
+    /// The user's directory for what one run leaves to the next, if there is one.
+    pub fn state(&self) -> Option<&std::path::Path> {
+        self.client.state()
+    }
+
     /// The repository of a registry, or the layout directory, that `image` names. Nothing is contacted
     /// or created yet. Fails for a registry that the configuration forbids.
     pub fn open(&self, image: &ImageName) -> Result<Arc<dyn Store>> {

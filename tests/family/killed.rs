@@ -162,3 +162,31 @@ fn a_start_that_is_wrong_is_found_out_by_the_registry() {
     });
     assert!(sent > 27 * MIB, "{sent}");
 }
+
+#[test]
+fn nothing_is_sent_twice_that_has_arrived() {
+    let home = home_with(&[150_000; 60]);
+    let home = home.path();
+    std::fs::write(home.join("sources.list"), "oci:low:big:1\n").unwrap();
+    run(home, &["gather", "sources.list", "oci:gathered:x"], 0);
+    for (verb, source) in [("clone", "sources.list"), ("scatter", "oci:gathered:x"), ("gather", "sources.list")] {
+        let high = Registry::start(home, &format!("high-{verb}"));
+        let line = Line::to(&high.address);
+        std::fs::write(home.join("dest.csv"), format!("oci:low:,{}/\n", line.address)).unwrap();
+        let gather = format!("{}/gather:x", line.address);
+        let arguments = [verb, source, if verb == "gather" { &gather } else { "all-prefix=dest.csv" }];
+        let mut before = 0;
+        for kill in 1..=2 {
+            let start = line.up();
+            kill_when(home, &arguments, || line.up() - start > 3_000_000);
+            let arrived = std::fs::read_dir(home.join(format!("high-{verb}/blobs/sha256"))).unwrap().count() as u64;
+            assert!(arrived > before && arrived < 61, "{verb}, kill {kill}: {arrived}");
+            before = arrived;
+        }
+        let report = run(home, &arguments, 0);
+        let sent = report["moved"]["blobsSent"].as_u64().unwrap();
+        assert!(sent > 0 && sent + before <= 61, "{verb}: {before} had arrived, {report}");
+        let marks = std::fs::read_dir(home.join(".local/state/mirror/runs")).unwrap().count();
+        assert_eq!(marks, 0, "the run has come to its end");
+    }
+}

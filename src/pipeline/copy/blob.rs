@@ -63,9 +63,11 @@ impl Way {
             if !self.run.planned {
                 self.run.progress.expect(1, descriptor.size);
             }
+            let work = self.destination.work();
             let pushed = self.place_blob(descriptor, bytes).await.map_err(Shared::from).inspect_err(|e| {
                 self.destination.note_failure(Kind::Blob, digest, &source, e);
             })?;
+            work.done();
             self.run.count(pushed, descriptor.size);
             self.run.progress.add_items(1);
             Ok(())

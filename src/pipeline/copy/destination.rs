@@ -2,10 +2,12 @@
 //! failed, and whether asking for things before sending them is worth a request.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::OnceCell;
 
+use super::interrupted::{Work, Works};
 use super::luck::Luck;
 use super::{Shared, lock};
 use crate::image::{Descriptor, Digest};
@@ -35,16 +37,30 @@ pub struct Destination {
 }
 
 /// What asking one registry has brought in this run, in whichever of its repositories.
-#[derive(Default)]
 pub struct Hopes {
     blobs: Luck,
     manifests: Luck,
     tags: Luck,
+    works: Works,
+}
+
+impl Hopes {
+    /// Of the registry `site`; `state` is the directory for what runs leave to others.
+    pub fn new(state: Option<&Path>, site: &str) -> Self {
+        let works = Works::begin(state, site);
+        let luck = || Luck::new(works.goes_on());
+        Hopes { blobs: luck(), manifests: luck(), tags: luck(), works }
+    }
 }
 
 impl Destination {
     pub fn new(store: Arc<dyn Store>, hopes: Arc<Hopes>) -> Self {
         Destination { store, placed: Mutex::default(), failed: Mutex::default(), claims: Mutex::default(), hopes }
+    }
+
+    /// To be held while something is put in place.
+    pub fn work(&self) -> Work<'_> {
+        self.hopes.works.work()
     }
 
     /// Set once that object is in place. Whoever initialises it puts the object there.

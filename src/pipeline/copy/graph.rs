@@ -50,9 +50,11 @@ impl Way {
                 if let Some(error) = self.destination.failure(Kind::Manifest, digest, &source) {
                     return Err(error);
                 }
+                let work = self.destination.work();
                 self.place_manifest(&descriptor, tag.as_deref(), depth).await.inspect_err(|e| {
                     self.destination.note_failure(Kind::Manifest, digest, &source, e);
                 })?;
+                work.done();
                 *here = true;
                 Ok(())
             })

@@ -14,9 +14,11 @@ const PATIENCE: u32 = 12;
 const SAMPLE: u32 = 32;
 
 /// Learns whether a registry has anything of what a run brings: after a streak of misses only a sample is asked
-/// for, until something is found. New repositories so cost hardly more than the two requests of each upload.
+/// for, until something is found. New repositories so cost hardly more than the two requests of each upload. Where a
+/// run goes on that was broken off, everything is asked for: what arrived then is found.
 #[derive(Default)]
 pub struct Luck {
+    always: bool,
     state: Mutex<State>,
     answered: Notify,
 }
@@ -36,6 +38,11 @@ struct State {
 pub struct Question<'a>(&'a Luck);
 
 impl Luck {
+    /// `always`: every question is worth it.
+    pub fn new(always: bool) -> Self {
+        Luck { always, ..Luck::default() }
+    }
+
     /// Leave to ask; `None` where that is hardly worth it. Many at once wait for the answers to the first.
     pub async fn ask(&self) -> Option<Question<'_>> {
         loop {
@@ -43,14 +50,14 @@ impl Luck {
             answered.as_mut().enable();
             {
                 let mut state = lock(&self.state);
-                let hopeless = state.misses >= PATIENCE;
+                let hopeless = state.misses >= PATIENCE && !self.always;
                 if hopeless {
                     state.skipped += 1;
                     if !state.skipped.is_multiple_of(SAMPLE) {
                         return None;
                     }
                 }
-                if hopeless || state.found || state.misses + state.open < PATIENCE {
+                if hopeless || self.always || state.found || state.misses + state.open < PATIENCE {
                     state.open += 1;
                     return Some(Question(self));
                 }
@@ -103,6 +110,14 @@ mod tests {
         }
         for _ in 0..100 {
             assert!(luck.ask().await.is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn asks_for_everything_where_a_run_goes_on() {
+        let luck = Luck::new(true);
+        for _ in 0..PATIENCE * 3 {
+            miss(&luck).await;
         }
     }
 

@@ -7,6 +7,7 @@
 mod blob;
 mod destination;
 mod graph;
+mod interrupted;
 mod luck;
 mod referrers;
 
@@ -242,7 +243,8 @@ impl Run {
 
     fn destination(&self, store: Arc<dyn Store>) -> Arc<Destination> {
         let (name, site) = (store.describe(), store.site().unwrap_or_default().to_owned());
-        let hopes = lock(&self.hopes).entry(site).or_default().clone();
+        let new = || Arc::new(Hopes::new(self.stores.state(), &site));
+        let hopes = lock(&self.hopes).entry(site.clone()).or_insert_with(new).clone();
         lock(&self.destinations).entry(name).or_insert_with(|| Arc::new(Destination::new(store, hopes))).clone()
     }
 

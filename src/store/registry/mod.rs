@@ -73,6 +73,11 @@ impl Client {
         self
     }
 
+    /// See [`Config::state`].
+    pub fn state(&self) -> Option<&std::path::Path> {
+        self.config.state()
+    }
+
     /// The repository of `reference`, opened for that. Fails where the configuration forbids it or cannot be obeyed.
     pub fn repository(client: &Arc<Client>, reference: &Reference, access: Access) -> Result<Repository> {
         let repository = reference.network_repository();

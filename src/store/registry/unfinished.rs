@@ -4,9 +4,8 @@
 //! Invariants: a note is used by one run at a time; it never leads to another origin than that of the endpoint the
 //! upload was begun at; anything odd about a note, or about its file, is the same as no note.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs;
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::time::Duration;
@@ -15,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::exchange::Route;
+use crate::config::OwnFile;
 use crate::image::{Descriptor, Digest};
 
 /// Blobs from this size on (bytes) are worth a note.
@@ -41,8 +41,7 @@ struct Content {
 /// The note on one upload, held by this run.
 #[derive(Debug)]
 pub struct Note {
-    file: File,
-    path: PathBuf,
+    file: OwnFile,
     digest: Digest,
 }
 
@@ -57,34 +56,14 @@ impl Unfinished {
     pub fn note(&self, route: &Route, descriptor: &Descriptor) -> Option<Note> {
         let directory = self.directory.as_ref().filter(|_| descriptor.size >= LARGE)?;
         let name = format!("{} {} {}", route.origin(), route.repository, descriptor.digest);
-        let path = directory.join(Digest::sha256(name.as_bytes()).hex());
-        let opened = DirBuilder::new().recursive(true).mode(0o700).create(directory).and_then(|()| {
-            self.swept.call_once(|| sweep(directory));
-            open(&path)
-        });
-        match opened {
-            Ok(file) => Some(Note { file: file?, path, digest: descriptor.digest }),
+        self.swept.call_once(|| sweep(directory));
+        match OwnFile::hold(directory, &Digest::sha256(name.as_bytes()).hex()) {
+            Ok(file) => Some(Note { file: file?, digest: descriptor.digest }),
             Err(e) => {
-                tracing::debug!("{}: no note of an upload can be taken: {e}", path.display());
+                tracing::debug!("{}: no note of an upload can be taken: {e}", directory.display());
                 None
             }
         }
-    }
-}
-
-/// Opens a note and locks it; `None` where another run has it. No link is followed.
-fn open(path: &Path) -> io::Result<Option<File>> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let file = options.custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK).open(path)?;
-    let there = file.metadata()?;
-    if !there.is_file() || there.mode() & 0o077 != 0 {
-        return Err(io::Error::other("it is no regular file that is its owner's alone"));
-    }
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(fs::TryLockError::WouldBlock) => Ok(None),
-        Err(fs::TryLockError::Error(e)) => Err(e),
     }
 }
 
@@ -104,7 +83,7 @@ impl Note {
     /// Where an earlier run has left the upload, if it is at that endpoint.
     pub fn left_at(&self, route: &Route) -> Option<Url> {
         let mut text = Vec::new();
-        let mut file = &self.file;
+        let mut file = &self.file.file;
         file.rewind().ok()?;
         file.take(LARGEST_NOTE).read_to_end(&mut text).ok()?;
         let content: Content = serde_json::from_slice(&text).ok()?;
@@ -117,19 +96,20 @@ impl Note {
             return self.remove();
         }
         let write = || {
-            self.file.set_len(0)?;
-            let mut file = &self.file;
+            let mut file = &self.file.file;
+            file.set_len(0)?;
             file.rewind()?;
             file.write_all(&serde_json::to_vec(&Content { digest: self.digest, url: url.clone() })?)
         };
         if let Err(e) = write() {
-            tracing::debug!("{}: {e}", self.path.display());
+            let e: io::Error = e;
+            tracing::debug!("{}: {e}", self.file.path().display());
         }
     }
 
     /// Nothing is left to go on with.
     pub fn remove(&self) {
-        let _ = fs::remove_file(&self.path);
+        self.file.remove();
     }
 }
 
@@ -139,6 +119,7 @@ mod tests {
     use crate::config::{Access, Config};
     use crate::image::Reference;
     use crate::store::registry::Client;
+    use std::fs::File;
     use std::os::unix::fs::PermissionsExt;
     use std::sync::Arc;
     use std::time::SystemTime;
@@ -168,18 +149,18 @@ mod tests {
         assert!(unfinished.note(&route("127.0.0.1:5000/b"), &blob).is_some(), "another repository");
         assert!(unfinished.note(&here, &Descriptor { size: LARGE - 1, ..blob.clone() }).is_none(), "a small blob");
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode(&note.path), mode(&directory)), (0o600, 0o700));
+        assert_eq!((mode(note.file.path()), mode(&directory)), (0o600, 0o700));
         drop(note);
 
         let note = unfinished.note(&here, &blob).unwrap();
         assert_eq!(note.left_at(&here), Some(session.clone()));
         assert_eq!(note.left_at(&elsewhere), None);
         // Torn, of another blob, or open to others.
-        note.file.set_len(20).unwrap();
+        note.file.file.set_len(20).unwrap();
         assert_eq!(note.left_at(&here), None);
         note.write(&here, &session);
-        fs::set_permissions(&note.path, fs::Permissions::from_mode(0o644)).unwrap();
-        let path = note.path.clone();
+        fs::set_permissions(note.file.path(), fs::Permissions::from_mode(0o644)).unwrap();
+        let path = note.file.path().to_owned();
         drop(note);
         assert!(unfinished.note(&here, &blob).is_none());
         fs::remove_file(&path).unwrap();
