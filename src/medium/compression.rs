@@ -13,7 +13,7 @@ const ZSTD_LEVEL: i32 = 3;
 /// Level for gzip, that of the command.
 const GZIP_LEVEL: i32 = 6;
 /// Bytes that are compressed together, and apart from all others.
-const BLOCK: usize = 2 << 20;
+pub const BLOCK: usize = 2 << 20;
 /// The largest zstd window that is decoded: 2^27 bytes, what the zstd command takes without being asked.
 const ZSTD_WINDOW_LOG: u32 = 27;
 
@@ -68,8 +68,25 @@ impl Compression {
         }
     }
 
+    /// Blocks that are packed at once.
+    pub fn threads(self) -> usize {
+        std::thread::available_parallelism().map_or(1, |n| n.get()).min(8)
+    }
+
+    /// A reader of what the next frame or member holds, which takes no byte beyond it.
+    pub fn unpack<'r>(self, input: impl BufRead + 'r) -> io::Result<Box<dyn Read + 'r>> {
+        Ok(match self {
+            Compression::Gzip => Box::new(flate2::bufread::GzDecoder::new(input)),
+            Compression::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?.single_frame();
+                decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+                Box::new(decoder)
+            }
+        })
+    }
+
     /// One frame (zstd) or member (gzip) that holds `block`.
-    fn pack(self, level: Option<i32>, block: &[u8]) -> io::Result<Vec<u8>> {
+    pub fn pack(self, level: Option<i32>, block: &[u8]) -> io::Result<Vec<u8>> {
         match self {
             Compression::Zstd => {
                 let mut compressor = zstd::bulk::Compressor::new(level.unwrap_or(ZSTD_LEVEL))?;
@@ -106,7 +123,7 @@ pub struct Compressor<W: Write> {
 
 impl<W: Write> Compressor<W> {
     pub fn new(compression: Option<Compression>, level: Option<i32>, out: W) -> io::Result<Self> {
-        let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(8);
+        let threads = compression.map_or(1, Compression::threads);
         let how = compression.map(|compression| (compression, level));
         Ok(Compressor { how, out, block: Vec::new(), packing: VecDeque::new(), threads, written: 0 })
     }

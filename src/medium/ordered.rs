@@ -52,6 +52,8 @@ pub struct Passage {
     pub level: Option<i32>,
     /// Bytes of the archive that are on the medium already.
     pub before: u64,
+    /// Bytes of the medium that they make, where it is a file.
+    pub on_medium: u64,
     pub watcher: Option<Box<dyn Watcher>>,
 }
 
@@ -83,6 +85,13 @@ impl OrderedWriter {
         }
     }
 
+    /// Waits until nothing is written any more. What was handed over last may be lost.
+    pub async fn stop(self) {
+        drop(self.blocks);
+        // It has stopped, in whatever way.
+        let _ = self.outcome.await;
+    }
+
     /// Waits until all is written and the medium is finished.
     pub async fn finish(self) -> io::Result<Written> {
         let _ = self.blocks.send(None).await;
@@ -112,7 +121,7 @@ fn run(blocks: mpsc::Receiver<Option<Bytes>>, output: Output, passage: Passage) 
         Output::Path(path) => Arc::new(OpenOptions::new().write(true).open(path)?),
         Output::Open(file) => file,
         Output::Blocks(open, buffering) => {
-            let Passage { compression, level, before, mut watcher } = passage;
+            let Passage { compression, level, before, mut watcher, .. } = passage;
             let buffer = BlockBuffer::start(open()?, buffering)?;
             // What the buffer took is not on the medium before the end.
             let (buffer, bytes, archive) = write_all(blocks, buffer, compression, level, |_, _| Ok(()))?;
@@ -123,18 +132,18 @@ fn run(blocks: mpsc::Receiver<Option<Bytes>>, output: Output, passage: Passage) 
             return Ok(Written { bytes, medium });
         }
     };
-    let Passage { compression, level, mut watcher, .. } = passage;
+    let Passage { compression, level, before, on_medium, mut watcher } = passage;
     let sync = || match file.sync_data() {
         // A pipe has nothing to be synchronised.
         Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(()),
         other => other,
     };
     let (_, bytes, archive) = write_all(blocks, &*file, compression, level, |archive, medium| match &mut watcher {
-        Some(watcher) => watcher.reached(archive, medium, &sync, false),
+        Some(watcher) => watcher.reached(before + archive, on_medium + medium, &sync, false),
         None => Ok(()),
     })?;
     if let Some(watcher) = &mut watcher {
-        watcher.reached(archive, bytes, &sync, true)?;
+        watcher.reached(before + archive, on_medium + bytes, &sync, true)?;
     }
     Ok(Written { bytes, medium: None })
 }

@@ -4,6 +4,7 @@
 #[path = "../archives/mod.rs"]
 mod archives;
 mod existing;
+mod packed;
 mod resume;
 
 use std::path::Path;

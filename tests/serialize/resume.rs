@@ -44,15 +44,15 @@ impl Numbers {
     }
 }
 
-/// An image with a large layer, one that is zeros for the most part, and small ones, named `slow:1`.
-async fn image(home: &Path) {
+/// An image with a layer of that size, one that is zeros for the most part, and small ones, named `slow:1`.
+pub async fn image(home: &Path, large: usize) {
     let layout = Layout::new(&home.join("low"));
     let mut numbers = Numbers(1);
     let mut descriptors = Vec::new();
     let mut zeros = numbers.bytes(300_000);
     zeros[10_000..290_000].fill(0);
     zeros[299_000..].fill(0);
-    let mut blobs = vec![b"{}".to_vec(), numbers.bytes(3 << 20), zeros];
+    let mut blobs = vec![b"{}".to_vec(), numbers.bytes(large), zeros];
     blobs.extend((0..12).map(|_| numbers.bytes(60_000)));
     for (i, blob) in blobs.into_iter().enumerate() {
         let kind =
@@ -177,7 +177,7 @@ fn direct(home: &Path, verb: &[&str], ours: &[&str]) -> Vec<u8> {
 /// `requests`: about so many answers come with each run besides blobs.
 async fn fifty_kills(verb: &[&str], requests: u64) {
     let home = tempfile::tempdir().unwrap();
-    image(home.path()).await;
+    image(home.path(), 3 << 20).await;
     let home = home.path();
     let expected = direct(home, verb, &[]);
     for (kills, jobs, block) in [(38, "1", 64 << 10), (12, "8", 8 * (64 << 10))] {

@@ -8,6 +8,7 @@ mod found;
 mod graph;
 mod ledger;
 mod ordered;
+mod packed;
 mod report;
 mod standing;
 
@@ -140,8 +141,14 @@ async fn write(cx: &Context, subject: Subject, destination: &str, options: &Opti
     let mut found = Vec::new();
     report.bytes = match (&place, file) {
         (Place::File(path), Some(file)) => {
-            let passage = passage(&plan, options)?;
-            let written = write_file(cx, &store, &plan, &file, options, passage, &mut found).await;
+            let resumed = &mut report.bytes_resumed;
+            let written = match options.compression {
+                Some(compression) => {
+                    begin_file(&file, options).map_err(|e| refused(path, e))?;
+                    packed::write(cx, &store, &plan, &file, (compression, options), resumed).await
+                }
+                None => write_file(cx, &store, &plan, &file, options, &mut found).await,
+            };
             let bytes = written.map_err(|e| unfinished(&file, e.at(destination)))?;
             if options.medium.verify {
                 cx.progress.begin("reading back");
@@ -321,6 +328,15 @@ async fn recall(file: &NewFile) -> Option<Arc<Archive>> {
     archive.map(Arc::new).inspect_err(|e| tracing::debug!("nothing to go on with: {e}")).ok()
 }
 
+/// Gives up what an earlier run left, unless it is to be gone on with.
+fn begin_file(file: &NewFile, options: &Options) -> std::io::Result<()> {
+    if !options.resume && file.is_kept() {
+        tracing::warn!("{} of an earlier run is replaced: --resume would go on with it", file.partial().display());
+        file.clear()?;
+    }
+    Ok(())
+}
+
 /// Writes a regular file, and gives its length. What was there of it is told in `found`.
 async fn write_file(
     cx: &Context,
@@ -328,22 +344,10 @@ async fn write_file(
     plan: &Plan,
     file: &NewFile,
     options: &Options,
-    passage: Passage,
     found: &mut Vec<Found>,
 ) -> std::result::Result<u64, Failed> {
-    if !options.resume && file.is_kept() {
-        tracing::warn!("{} of an earlier run is replaced: --resume would go on with it", file.partial().display());
-        file.clear()?;
-    }
-    if options.compression.is_some() {
-        if file.is_kept() {
-            tracing::warn!("a compressed archive starts anew: {} is replaced", file.partial().display());
-        }
-        file.clear()?;
-        begin(cx, plan);
-        let output = Output::Open(file.file().clone());
-        return ordered::write(cx, store, plan, &Standing::start(), output, passage).await.map(|w| w.bytes);
-    }
+    begin_file(file, options)?;
+    let passage = passage(plan, options).map_err(std::io::Error::other)?;
     if file.is_kept() {
         cx.progress.begin("verifying what is there");
         *found = found::examine(cx, plan, file.file()).await?;
@@ -362,7 +366,7 @@ async fn write_file(
 
 /// What becomes of the bytes; begins the checkpoint.
 fn passage(plan: &Plan, options: &Options) -> Result<Passage> {
-    let mut passage = Passage { compression: options.compression, level: options.level, before: 0, watcher: None };
+    let mut passage = Passage { compression: options.compression, level: options.level, ..Passage::default() };
     if let Some(path) = &options.checkpoint {
         let io = |source| Error::Io { path: path.display().to_string(), source };
         passage.watcher = Some(Box::new(Ledger::create(path, plan, options.compression.is_some()).map_err(io)?));

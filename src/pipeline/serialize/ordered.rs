@@ -81,6 +81,23 @@ pub async fn write(
         started: VecDeque::new(),
         tasks: Tasks(JoinSet::new()),
     };
+    match put_all(cx, plan, from, &mut ahead, &mut writer).await {
+        Ok(()) => Ok(writer.finish().await?),
+        Err(e) => {
+            writer.writer.stop().await;
+            Err(e)
+        }
+    }
+}
+
+/// Puts everything that is left, in its order.
+async fn put_all(
+    cx: &Context,
+    plan: &Plan,
+    from: &Standing,
+    ahead: &mut FetchAhead,
+    writer: &mut Blocks,
+) -> Result<(), Failed> {
     for (entry, there) in left(plan, from) {
         if !there.header.is_empty() {
             writer.put(&there.header).await?;
@@ -115,8 +132,7 @@ pub async fn write(
         writer.pad(entry.size(), there.padding).await?;
     }
     let trailer = plan.length.saturating_sub(from.offset).min(tar::TRAILER as u64) as usize;
-    writer.put(&[0; tar::TRAILER][..trailer]).await?;
-    Ok(writer.finish().await?)
+    Ok(writer.put(&[0; tar::TRAILER][..trailer]).await?)
 }
 
 /// What is missing of an entry, and how much is there.
