@@ -6,9 +6,9 @@ mod layouts;
 
 use std::path::Path;
 
-use airgap_mirror::image::{Descriptor, ImageName, Manifest, annotation};
+use airgap_mirror::image::{Descriptor, Digest, ImageName, Manifest, annotation, media_type};
 use airgap_mirror::pipeline::gather::{Options, Report, gather};
-use airgap_mirror::store::{Name, Store, layout::Layout};
+use airgap_mirror::store::{BytesBlob, Name, Store, layout::Layout};
 use layouts::{FIXTURES, context, image, low_layout, sources};
 use serde_json::Value;
 
@@ -168,4 +168,74 @@ async fn foreign_layers_are_left_out_and_named() {
     assert!(report.tagged);
     assert_eq!(report.left_out.len(), 1);
     assert!(report.left_out[0].why.contains("foreign"), "{report:?}");
+}
+
+async fn put(layout: &Layout, kind: &str, bytes: &'static [u8]) -> Descriptor {
+    let descriptor = Descriptor::new(kind, Digest::sha256(bytes), bytes.len() as u64);
+    let source = BytesBlob { descriptor: descriptor.clone(), bytes: bytes.into() };
+    layout.push_blob(&descriptor, &source, None).await.unwrap();
+    descriptor
+}
+
+/// An image of one layer, by that name.
+async fn put_image(layout: &Layout, layer: &'static [u8], name: &str) -> Descriptor {
+    let config = put(layout, "application/vnd.oci.image.config.v1+json", b"{}").await;
+    let layer = put(layout, "application/vnd.oci.image.layer.v1.tar", layer).await;
+    let json = serde_json::json!({"schemaVersion": 2, "config": config, "layers": [layer]});
+    let manifest = Manifest::new(media_type::OCI_MANIFEST, json.to_string());
+    layout.push_manifest(&manifest, Some(name)).await.unwrap();
+    manifest.descriptor
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_child_of_a_type_that_nobody_knows_travels_with_its_index() {
+    let dir = low_layout();
+    let low = Layout::new(&dir.path().join("low"));
+    let child = put(&low, "application/vnd.example.unknown+json", br#"{"what":"nobody knows"}"#).await;
+    let index = serde_json::json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [child]});
+    let index = Manifest::new(media_type::OCI_INDEX, index.to_string());
+    low.push_manifest(&index, Some("edge/unknown:v1")).await.unwrap();
+    let mut list = sources(dir.path(), "part1");
+    list.truncate(1);
+    list[0].image = image(&format!("oci:{}:edge/unknown:v1", dir.path().join("low").display()));
+    let report = gather(&context(), &list, &high(dir.path()), &Options::default()).await.unwrap();
+    assert!(report.tagged && report.failures.is_empty() && report.left_out.is_empty(), "{report:?}");
+    let layout = Layout::new(&dir.path().join("high"));
+    assert!(layout.has_blob(&child).await.unwrap());
+    // One that is missing is not passed over.
+    std::fs::remove_file(dir.path().join("low").join(child.digest.blob_path())).unwrap();
+    let other = image(&format!("oci:{}:sync", dir.path().join("other").display()));
+    let report = gather(&context(), &list, &other, &Options::default()).await.unwrap();
+    assert!(!report.tagged && report.failures[0].error.contains(&child.digest.to_string()), "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_signatures_for_one_tag_the_same_one_wins_in_any_order() {
+    let dir = low_layout();
+    let (mut signatures, mut images) = (Vec::new(), Vec::new());
+    for (name, layer) in [("a", b"signed by a" as &'static [u8]), ("b", b"signed by b")] {
+        let layout = Layout::new(&dir.path().join(name));
+        let signed = put_image(&layout, b"signed by both", "x:1").await;
+        let tag = format!("{}.sig", signed.digest.referrers_tag());
+        signatures.push((put_image(&layout, layer, &tag).await.digest, tag));
+        images.push(image(&format!("oci:{}:x:1", dir.path().join(name).display())));
+    }
+    assert_eq!(signatures[0].1, signatures[1].1);
+    signatures.sort();
+    for round in 0..8 {
+        let mut list = sources(dir.path(), "part1");
+        list.truncate(2);
+        for (line, source) in list.iter_mut().enumerate() {
+            source.text = format!("reg.low.example/{line}/x:1");
+            source.image = images[(line + round) % 2].clone();
+        }
+        let to = image(&format!("oci:{}:sync", dir.path().join(format!("high{round}")).display()));
+        let options = Options { recursive: true, ..Options::default() };
+        let report = gather(&context(), &list, &to, &options).await.unwrap();
+        let layout = Layout::new(&dir.path().join(format!("high{round}")));
+        let there = layout.resolve(&Name::Tag(signatures[0].1.clone())).await.unwrap().unwrap();
+        assert_eq!(there.digest, signatures[0].0, "round {round}");
+        assert_eq!(report.left_out.len(), 1, "{report:?}");
+        assert_eq!(report.left_out[0].what, signatures[1].0.to_string());
+    }
 }

@@ -186,3 +186,31 @@ fn other_sources_and_names() {
     let one = run(home, &["unarchive", "sync.tar", "all-prefix=dest.csv"], 0);
     assert_eq!(one["noDestination"].as_array().unwrap().len(), IMAGES.len() - 1);
 }
+
+#[test]
+fn a_pipe_whose_index_comes_last_is_refused_and_a_file_is_not() {
+    let home = archived();
+    let home = home.path();
+    std::fs::create_dir(home.join("unpacked")).unwrap();
+    let tar = |arguments: &[&str]| {
+        let tar = std::process::Command::new("tar").args(arguments).current_dir(home.join("unpacked")).status();
+        assert!(tar.unwrap().success());
+    };
+    tar(&["-xf", "../sync.tar"]);
+    let index: Value = serde_json::from_slice(&std::fs::read(home.join("unpacked/index.json")).unwrap()).unwrap();
+    let root = index["manifests"][0]["digest"].as_str().unwrap().replace(':', "/");
+    let root = format!("blobs/{root}");
+    tar(&["-cf", "../late.tar", "--exclude", &root, "oci-layout", "blobs"]);
+    tar(&["-rf", "../late.tar", &root, "index.json"]);
+    std::fs::write(home.join("dest.csv"), "oci:images:,oci:out:\n").unwrap();
+    let late = std::fs::read(home.join("late.tar")).unwrap();
+    let piped = run_on(home, &late, &["unarchive", "-", "all-prefix=dest.csv"], 1);
+    let failures = piped["failures"].as_array().unwrap();
+    assert_eq!(failures.len(), IMAGES.len(), "{piped}");
+    for failure in failures {
+        let error = failure["error"].as_str().unwrap();
+        assert!(error.contains("has passed and cannot be read again: use a regular, uncompressed file"), "{error}");
+    }
+    run(home, &["unarchive", "late.tar", "all-prefix=dest.csv"], 0);
+    arrived(home, "oci:out:", &IMAGES);
+}
