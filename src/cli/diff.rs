@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use super::arguments;
+use super::medium::Origin;
 use super::session::Format;
 use super::summary::{Summary, count, printable};
 use super::{Exit, Failure, Session, size};
@@ -49,6 +50,9 @@ pub struct Args {
     /// In a registry, count what refers to the images as well: signatures, SBOMs, attestations
     #[arg(short, long)]
     recursive: bool,
+
+    #[command(flatten)]
+    reading: Origin,
 }
 
 /// One `-o`.
@@ -91,7 +95,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
         return Err(Failure::usage(anyhow::anyhow!(advice)));
     }
     let options = Options { expand: args.expand, recursive: args.recursive };
-    let context = session.context()?;
+    let context = args.reading.apply(session.context()?);
     let next = "nothing was changed; run the same command again";
     let report = session.perform(next, diff::diff(&context, &args.image, &args.existing, &options)).await?;
     for list in &args.lists {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::arguments;
+use super::medium::Origin;
 use super::scatter::Choice;
 use super::{Exit, Failure, Session};
 use crate::mapping::Mapper;
@@ -47,12 +48,15 @@ pub struct Args {
 
     #[command(flatten)]
     choice: Choice,
+
+    #[command(flatten)]
+    reading: Origin,
 }
 
 pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
     let mapper = Arc::new(Mapper::parse(&args.mapper).map_err(Failure::usage)?);
     let options = args.choice.options()?;
-    let context = session.context()?;
+    let context = args.reading.apply(session.context()?);
     let root = args.tag.as_deref().or(args.reference.as_deref());
     let next = "run the same command again: what has arrived is not sent twice";
     let verb = unarchive::unarchive(&context, &args.source, &mapper, root, &options);

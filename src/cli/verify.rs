@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::arguments;
+use super::medium::Origin;
 use super::summary::{Summary, count, printable};
 use super::{Exit, Failure, Session, size};
 use crate::image::ImageName;
@@ -42,10 +43,13 @@ pub struct Args {
     /// In a registry: what refers to the images as well (an archive or a layout is always read whole)
     #[arg(short, long)]
     recursive: bool,
+
+    #[command(flatten)]
+    reading: Origin,
 }
 
 pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
-    let context = session.context()?;
+    let context = args.reading.apply(session.context()?);
     let options = Options { against: args.against.clone(), recursive: args.recursive };
     let next = "nothing was changed; run the same command again";
     let report = session.perform(next, verify::verify(&context, &args.source, &options)).await?;

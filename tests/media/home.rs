@@ -30,9 +30,14 @@ impl Ended {
 }
 
 impl Home {
+    /// With no image.
+    pub fn empty() -> Home {
+        Home(tempfile::tempdir().unwrap())
+    }
+
     /// With the images `oci:low:a` and `oci:low:b`.
     pub async fn new() -> Home {
-        let home = Home(tempfile::tempdir().unwrap());
+        let home = Home::empty();
         for (name, seed) in [("a", 1), ("b", 2)] {
             home.add_image(name, seed, &[LARGEST, 700, 30_000, 1, 9_000]).await;
         }

@@ -1,4 +1,6 @@
-//! Media other than tape, through the binary: volumes on disk, pipes, and what is full or breaks.
+//! Media other than tape, through the binary: volumes on disk, objects of S3, pipes, and what is full or breaks.
 
 mod home;
+mod objects;
+mod store;
 mod volumes;
