@@ -222,7 +222,7 @@ async fn a_proxy_is_asked_for_names_it_knows_unless_no_proxy_has_them_or_they_ar
     let image = format!("reg.invalid/{APP}");
     // The registry takes requests for any name, as a proxy does.
     let proxy = ("HTTP_PROXY", format!("http://{}", place.full));
-    gather_with(&place, &image, &[proxy.clone()]).await.success();
+    gather_with(&place, &image, std::slice::from_ref(&proxy)).await.success();
     let without = ("NO_PROXY", "other.invalid,reg.invalid".into());
     gather_with(&place, &image, &[proxy, without]).await.code(1).stderr(contains("check the name reg.invalid"));
     let nowhere = ("HTTP_PROXY", "http://127.0.0.1:1".into());

@@ -10,7 +10,7 @@ const SIZE: usize = 20_480;
 /// `a.tar` in volumes, and as one file `whole.tar`.
 async fn written() -> (Home, usize) {
     let home = Home::new().await;
-    assert!(SIZE < LARGEST);
+    const { assert!(SIZE < LARGEST) };
     home.mirror(&["serialize", "oci:low:a", "a.tar", "--volume-size", &SIZE.to_string()]).says(0, &[]);
     home.mirror(&["serialize", "oci:low:a", "whole.tar"]).says(0, &[]);
     let count = home.read("whole.tar").len().div_ceil(SIZE);
