@@ -120,7 +120,12 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
     };
     let path = device.device.clone();
     if !is_tape(&path) {
+        let exists = path.exists();
         let path = path.display();
+        if !exists {
+            let why = "the drive is switched off or not connected, or its driver is not loaded (modprobe st)";
+            return Err(Failure::usage(anyhow::anyhow!("there is no {path}: {why}; see ls /dev/nst*")));
+        }
         return Err(Failure::usage(anyhow::anyhow!("{path} is no tape drive: name one, such as /dev/nst0")));
     }
     let name = path.display().to_string();

@@ -22,12 +22,17 @@ const SHOWN: usize = 50;
 /// spoils, and those that are whole. What an archive leaves out because the other side has it is counted as
 /// expected; --against asks the other side for it, and for everything else.
 ///
+/// A volume of an archive (sync-45.tar.003) is compared with the listing alone, and the others need not be there; the
+/// listing, or a pattern in quotes, stands for the whole archive.
+///
 /// A file that is neither compressed nor a pipe is read by all processors at once.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
   mirror verify sync-45.tar
   mirror verify - < /dev/nst0
+  mirror verify sync-45.tar.003
+  mirror verify sync-45.tar.volumes.json
   mirror verify sync-45.tar.zst --against reg.high/scatter:sync-45
   mirror verify oci:high
   mirror verify reg.high/scatter:sync-45 --output json")]
@@ -60,6 +65,13 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
 }
 
 fn text(args: &Args, report: &Report) -> Summary {
+    if let Some(volume) = &report.volume {
+        let is = if report.whole { "is right" } else { "is not right" };
+        let mut summary = Summary::new(format!("{} {is}", report.source));
+        summary.field("volume", format!("{} of {} of {}", volume.sequence, volume.of, printable(&volume.reference)));
+        summary.field("right", size::human(report.bytes));
+        return summary;
+    }
     let whole = report.images.iter().filter(|image| image.whole).count() as u64;
     let images = count(report.images.len() as u64, "image");
     let mut summary = Summary::new(if report.whole {
@@ -138,6 +150,9 @@ fn advice(args: &Args, report: &Report) -> Option<String> {
     let missing = kinds(&[Kind::Missing]);
     Some(match &args.source {
         _ if report.whole => return None,
+        Location::Archive(_) if report.volume.is_some() => {
+            "copy this volume again from where it was written, and verify it there first".into()
+        }
         Location::Archive(_) if damaged => {
             "copy the archive again from where it was written, and verify it there first; of a damaged archive, \
              deserialize brings what is whole and tags nothing"

@@ -382,9 +382,11 @@ mod tests {
 
     #[test]
     fn a_drive_never_runs_dry_once_the_buffer_covers_the_stall() {
-        // 2 s at 400 MB/s are 800 MB.
-        assert_eq!(simulate(1000), (0, 0));
-        let (times, milliseconds) = simulate(400);
-        assert!(times >= 8 && milliseconds > 8_000, "{times} times, {milliseconds} ms");
+        // 40 GB, which take 100 s without a stop. 2 s at 400 MB/s are 800 MB.
+        let expected =
+            [(64, 12, 23_232), (256, 12, 20_940), (400, 11, 17_611), (800, 11, 13_211), (810, 0, 0), (1024, 0, 0)];
+        for (buffer_mb, times, milliseconds) in expected {
+            assert_eq!(simulate(buffer_mb), (times, milliseconds), "with {buffer_mb} MB");
+        }
     }
 }

@@ -152,6 +152,9 @@ pub fn refuse_existing(path: &Path, force: bool) -> io::Result<()> {
         Ok(m) if m.is_dir() => Err(io::Error::other("it is a directory")),
         Ok(_) if !force => Err(io::Error::from(io::ErrorKind::AlreadyExists)),
         Ok(_) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && path.parent() == Some(Path::new("/dev")) => {
+            Err(io::Error::new(e.kind(), "there is no such device, and a file in its place would fill the memory"))
+        }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(e),
     }

@@ -3,15 +3,23 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::SFlag;
 use tokio::sync::{mpsc, oneshot};
 
 use super::block_buffer::{BlockBuffer, Buffering, Finished, Medium, RanDry};
 use super::compression::{Compression, Compressor};
 
+/// How often a pipe is asked whether somebody still reads.
+const WATCH: Duration = Duration::from_millis(100);
+/// How long a run that has failed waits for the last write.
+const STOPPING: Duration = Duration::from_secs(10);
 /// Blocks that wait for the writer, of about a mebibyte each.
 const QUEUE: usize = 4;
 
@@ -61,6 +69,8 @@ pub struct Passage {
 pub struct OrderedWriter {
     blocks: mpsc::Sender<Option<Bytes>>,
     outcome: oneshot::Receiver<io::Result<Written>>,
+    /// What is written to, once it is open.
+    opened: Option<oneshot::Receiver<Arc<File>>>,
 }
 
 impl OrderedWriter {
@@ -68,10 +78,11 @@ impl OrderedWriter {
     pub fn start(output: Output, passage: Passage) -> io::Result<Self> {
         let (blocks, receiver) = mpsc::channel(QUEUE);
         let (sender, outcome) = oneshot::channel();
+        let (open, opened) = oneshot::channel();
         std::thread::Builder::new().name("archive-writer".into()).spawn(move || {
-            let _ = sender.send(run(receiver, output, passage));
+            let _ = sender.send(run(receiver, output, open, passage));
         })?;
-        Ok(OrderedWriter { blocks, outcome })
+        Ok(OrderedWriter { blocks, outcome, opened: Some(opened) })
     }
 
     /// Hands over the next bytes; waits while the medium is behind. Fails as soon as a write has failed.
@@ -88,8 +99,24 @@ impl OrderedWriter {
     /// Waits until nothing is written any more. What was handed over last may be lost.
     pub async fn stop(self) {
         drop(self.blocks);
-        // It has stopped, in whatever way.
-        let _ = self.outcome.await;
+        // It has stopped, in whatever way; or it waits for a reader that does nothing, and goes with the program.
+        let _ = tokio::time::timeout(STOPPING, self.outcome).await;
+    }
+
+    /// Ends when the reader of a pipe goes away, even while there is nothing to write; for anything else, never. To be
+    /// asked for once, and heeded as long as there is more to come: who has read all may go.
+    pub fn reader_gone(&mut self) -> impl Future<Output = io::Error> + use<> {
+        let opened = self.opened.take();
+        async move {
+            match opened {
+                Some(opened) => match opened.await {
+                    Ok(file) => reader_gone(&*file).await,
+                    // It is no pipe, or could not be opened: then the next block tells.
+                    Err(_) => std::future::pending().await,
+                },
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// Waits until all is written and the medium is finished.
@@ -97,6 +124,24 @@ impl OrderedWriter {
         let _ = self.blocks.send(None).await;
         self.outcome.await.unwrap_or_else(|_| Err(io::Error::other("the writer ended early")))
     }
+}
+
+/// Ends when nobody reads any more what is written to a pipe or a socket; for any other file, never.
+pub async fn reader_gone(file: impl AsFd) -> io::Error {
+    let kind = nix::sys::stat::fstat(&file).map(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT);
+    if !matches!(kind, Ok(SFlag::S_IFIFO | SFlag::S_IFSOCK)) {
+        return std::future::pending().await;
+    }
+    let is_gone = || {
+        // An error is told whether it is asked for or not.
+        let mut asked = [PollFd::new(file.as_fd(), PollFlags::empty())];
+        let answered = poll(&mut asked, PollTimeout::ZERO).is_ok_and(|n| n > 0);
+        answered && asked[0].revents().is_some_and(|told| told.intersects(PollFlags::POLLERR | PollFlags::POLLHUP))
+    };
+    while !is_gone() {
+        tokio::time::sleep(WATCH).await;
+    }
+    nix::errno::Errno::EPIPE.into()
 }
 
 /// Counts what reaches the medium.
@@ -114,7 +159,12 @@ impl<W: Write> Write for Counting<W> {
     }
 }
 
-fn run(blocks: mpsc::Receiver<Option<Bytes>>, output: Output, passage: Passage) -> io::Result<Written> {
+fn run(
+    blocks: mpsc::Receiver<Option<Bytes>>,
+    output: Output,
+    opened: oneshot::Sender<Arc<File>>,
+    passage: Passage,
+) -> io::Result<Written> {
     let file = match output {
         // Not `Stdout`: its line buffer would look at every byte.
         Output::Standard => Arc::new(File::from(std::os::fd::AsFd::as_fd(&io::stdout()).try_clone_to_owned()?)),
@@ -132,6 +182,8 @@ fn run(blocks: mpsc::Receiver<Option<Bytes>>, output: Output, passage: Passage) 
             return Ok(Written { bytes, medium });
         }
     };
+    // Nobody may be waiting for it.
+    let _ = opened.send(file.clone());
     let Passage { compression, level, before, on_medium, mut watcher } = passage;
     let sync = || match file.sync_data() {
         // A pipe has nothing to be synchronised.

@@ -17,6 +17,7 @@ use crate::image::{Descriptor, ImageName};
 use crate::medium::object::{self, reader::ObjectReader};
 use crate::medium::read_at::ReadAt;
 use crate::medium::tape::reader::TapeReader;
+use crate::medium::volumes::listing::archive_of;
 use crate::medium::volumes::reader::{Found, InOrder, Parts};
 use crate::medium::{Place, Reading};
 
@@ -48,10 +49,12 @@ impl Location {
             Ok(m) if !m.is_dir() => return Ok(Location::Archive(text.into())),
             _ => {}
         }
+        let volume_of =
+            archive_of(Path::new(text)).map(|(archive, _)| archive.display().to_string()).unwrap_or_default();
         // No reference has an asterisk; volumes are named with one.
         let is_path = text.contains('*')
             || ["/", "./", "../"].iter().any(|start| text.starts_with(start))
-            || ARCHIVE_ENDINGS.iter().any(|ending| text.ends_with(ending));
+            || ARCHIVE_ENDINGS.iter().any(|ending| text.ends_with(ending) || volume_of.ends_with(ending));
         if is_path {
             return Ok(Location::Archive(text.into()));
         }
@@ -202,7 +205,17 @@ mod tests {
     #[test]
     fn tells_archives_from_references() {
         let archive = |text: &str| matches!(Location::parse(text), Ok(Location::Archive(_)));
-        for text in ["-", "/mnt/a", "./a", "../a/b", "s3://b/a", "sync-45.tar", "usb/sync-45.tar.zst", "Cargo.toml"] {
+        for text in [
+            "-",
+            "/mnt/a",
+            "./a",
+            "../a/b",
+            "s3://b/a",
+            "sync-45.tar",
+            "usb/sync-45.tar.zst",
+            "a.tar.003",
+            "a.tzst.volumes.json",
+        ] {
             assert!(archive(text), "{text}");
         }
         for text in ["reg.low/a:1", "oci:dir", "oci:./dir:tag", "localhost:5000/a/b", "reg/tar"] {

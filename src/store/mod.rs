@@ -158,7 +158,8 @@ impl BlobSource for BytesBlob {
 #[derive(Clone)]
 pub struct Stores {
     client: Arc<registry::Client>,
-    reading: Arc<Reading>,
+    /// How archives are read.
+    pub(crate) reading: Arc<Reading>,
 }
 
 impl Stores {

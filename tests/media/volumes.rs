@@ -119,6 +119,27 @@ async fn what_is_wrong_with_a_volume_is_named_before_anything_is_sent() {
 }
 
 #[tokio::test]
+async fn each_volume_can_be_checked_alone() {
+    let (home, count) = written().await;
+    std::fs::create_dir(home.path("disk")).unwrap();
+    std::fs::rename(home.path(&part(3)), home.path("disk").join(part(3))).unwrap();
+    let ended = home.mirror(&["verify", "disk/a.tar.003", "--volumes-in", "."]);
+    ended.says(0, &[]);
+    assert!(ended.stdout.contains(&format!("3 of {count} of oci:low:a")), "{}", ended.stdout);
+    home.mirror(&["verify", "a.tar.002"]).says(0, &[]);
+    home.mirror(&["verify", "a.tar.volumes.json"]).says(1, &["a.tar.003: it is missing"]);
+    home.mirror(&["verify", "a.tar.volumes.json", "--volumes-in", "disk"]).says(0, &[]);
+    home.write(&part(2), home.read(&part(1)));
+    home.mirror(&["verify", "a.tar.002"]).says(1, &["it is a copy of volume 1", "copy this volume again"]);
+    home.mirror(&["verify", "a.tar.003"]).says(1, &["a.tar.003: it is missing"]);
+    home.write(&part(99), "more");
+    home.mirror(&["verify", "a.tar.099"]).says(1, &["and not this one"]);
+    let ended = home.mirror(&["verify", "a.tar.002", "--output", "json"]);
+    let report: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!((&report["volume"]["sequence"], &report["whole"]), (&2.into(), &false.into()));
+}
+
+#[tokio::test]
 async fn volumes_are_found_in_several_directories() {
     let (home, count) = written().await;
     for n in 2..=count {

@@ -28,7 +28,7 @@ use crate::medium::Place;
 use crate::medium::file::{NewFile, allocated, free_space, refuse_existing};
 use crate::medium::identity::Identity;
 use crate::medium::object::{self, reader::ObjectReader};
-use crate::medium::ordered::{Output, Passage};
+use crate::medium::ordered::{Output, Passage, reader_gone};
 use crate::medium::tape::writer::TapeUsed;
 use crate::medium::tape::{self, rewinds_on_close};
 use crate::medium::volumes::Listing;
@@ -122,7 +122,7 @@ async fn write(cx: &Context, subject: Subject, destination: &str, options: &Opti
         Some(file) if options.resume && file.is_kept() => recall(file).await,
         _ => None,
     };
-    let graph = graph::walk(cx, &store, &root, options.recursive, recalled).await?;
+    let graph = while_read(&place, options, graph::walk(cx, &store, &root, options.recursive, recalled)).await?;
     let earlier = read_earlier(&options.earlier)?;
     let skip = |digest: &Digest, manifest: bool| match earlier.get(digest) {
         Some(ledger) => Some(Why::Earlier(ledger.clone())),
@@ -170,6 +170,18 @@ async fn write(cx: &Context, subject: Subject, destination: &str, options: &Opti
     };
     report.count(&plan, &found);
     Ok(report)
+}
+
+/// Does `work` as long as somebody reads what is to go to standard output.
+async fn while_read<T>(place: &Place, options: &Options, work: impl Future<Output = Result<T>>) -> Result<T> {
+    if *place != Place::Standard || options.dry_run {
+        return work.await;
+    }
+    tokio::select! {
+        biased;
+        done = work => done,
+        e = reader_gone(std::io::stdout()) => Err(Failed::Medium(e).at("-")),
+    }
 }
 
 /// Writes to a medium that takes bytes in order, and gives the length of the archive on it.
@@ -236,7 +248,10 @@ async fn write_in_order(
                     (listing, from, force) = (there.0, there.1, true);
                 }
             }
-            check_space(path, plan.length - from.offset)?;
+            // Nobody knows how long it gets compressed.
+            if options.compression.is_none() {
+                check_space(path, plan.length - from.offset)?;
+            }
             medium.volumes(path, listing, force)
         }
         Place::Object(url) => {

@@ -81,7 +81,13 @@ pub async fn write(
         started: VecDeque::new(),
         tasks: Tasks(JoinSet::new()),
     };
-    match put_all(cx, plan, from, &mut ahead, &mut writer).await {
+    let gone = writer.writer.reader_gone();
+    let put = tokio::select! {
+        biased;
+        put = put_all(cx, plan, from, &mut ahead, &mut writer) => put,
+        e = gone => Err(e.into()),
+    };
+    match put {
         Ok(()) => Ok(writer.finish().await?),
         Err(e) => {
             writer.writer.stop().await;

@@ -8,6 +8,7 @@ mod content;
 mod listing;
 mod passing;
 mod source;
+mod volume;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -38,6 +39,9 @@ pub struct Options {
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     pub source: String,
+    /// Where only one volume of an archive was read, which one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume: Option<OneVolume>,
     /// Nothing is wrong, and nothing is missing.
     pub whole: bool,
     pub images: Vec<Verified>,
@@ -52,6 +56,17 @@ pub struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub against: Option<Arrived>,
     pub left_out: Vec<LeftOut>,
+}
+
+/// A volume that was compared with its listing.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OneVolume {
+    pub sequence: u32,
+    /// Volumes that the listing names.
+    pub of: usize,
+    /// What the archive holds.
+    pub reference: String,
 }
 
 /// One image.
@@ -107,6 +122,11 @@ pub enum Kind {
 /// Verifies `location`.
 pub async fn verify(cx: &Context, location: &Location, options: &Options) -> Result<Report> {
     cx.progress.begin("verifying");
+    if let (Location::Archive(file), None) = (location, &options.against)
+        && let Some(report) = volume::verify(cx, file).await?
+    {
+        return Ok(report);
+    }
     let Source { mut opened, hashed } = source::open(cx, location).await?;
     let there = options.against.as_ref().map(|image| cx.stores.open(image)).transpose()?;
     let own = opened.store.clone();
@@ -352,6 +372,7 @@ impl<'a> Check<'a> {
         self.right.retain(|digest, _| !self.wrong.contains(digest));
         let manifests = self.right.keys().filter(|d| self.survey.manifests.contains_key(d)).count() as u64;
         Report {
+            volume: None,
             source: self.location,
             whole: self.findings.is_empty(),
             images,
