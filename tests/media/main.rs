@@ -3,6 +3,6 @@
 mod bad;
 mod home;
 mod objects;
-mod store;
 mod pipes;
+mod store;
 mod volumes;
