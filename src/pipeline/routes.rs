@@ -125,6 +125,11 @@ impl Routes {
         Ok(stores)
     }
 
+    /// The images that have destinations.
+    pub fn images(&self) -> impl Iterator<Item = &Descriptor> {
+        self.routes.iter().map(|route| &route.image)
+    }
+
     /// Has everything read from `store`.
     pub fn read_from(&mut self, store: &Arc<dyn Store>) {
         self.routes.iter_mut().for_each(|route| route.from = store.clone());

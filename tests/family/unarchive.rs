@@ -164,7 +164,10 @@ fn a_part_relies_on_what_an_earlier_one_brought() {
     run(home, &["archive", "sources.list", "second.tar", "sync-2", "first.tar"], 0);
     let high = Registry::start(home, "high");
     std::fs::write(home.join("dest.csv"), format!("oci:images:,{}/\n", high.address)).unwrap();
-    run(home, &["unarchive", "second.tar", "all-prefix=dest.csv"], 1);
+    let refused = run(home, &["unarchive", "second.tar", "all-prefix=dest.csv"], 1);
+    let error = refused["error"].as_str().unwrap();
+    assert!(error.contains("leaves out what it expects") && error.contains("sha256:"), "{error}");
+    assert_eq!(std::fs::read_dir(home.join("high/blobs/sha256")).map_or(0, Iterator::count), 0, "nothing was pushed");
     run(home, &["unarchive", "first.tar", "all-prefix=dest.csv"], 0);
     run(home, &["unarchive", "second.tar", "all-prefix=dest.csv"], 0);
     arrived(home, &format!("{}/", high.address), &IMAGES);

@@ -21,6 +21,7 @@ use crate::store::location::Input;
 use crate::store::overlay::Overlay;
 use crate::store::{Name, Store};
 use promise::Promise;
+pub(super) use promise::without_base;
 use stream::{Landing, ReadOnly};
 
 /// How to read the archive.

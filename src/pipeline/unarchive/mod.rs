@@ -10,12 +10,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::copy::{self, Copier};
-use super::deserialize::{roots, stream};
+use super::deserialize::{roots, stream, without_base};
+use super::routes::Routes;
 use super::scatter::{self, Options, Report};
-use super::survey::survey;
+use super::survey::{Survey, survey};
 use super::{Context, Error, Failure, LeftOut, Result};
 use crate::archive::reader::Ending;
-use crate::image::Descriptor;
+use crate::image::{Descriptor, Digest};
 use crate::mapping::Mapper;
 use crate::store::archive::Archive;
 use crate::store::location::Input;
@@ -63,6 +64,7 @@ pub async fn unarchive(
     let mut routes = scatter::route(&copier, &read.source, &root, mapper, options, &mut report).await?;
     let destinations = routes.destinations(&copier)?;
     if !read.passed {
+        refuse_without_base(&copier, &read, &survey, &routes, &destinations, options).await?;
         // A later part relies on what earlier ones brought.
         let layers = [read.source.clone()].into_iter().chain(destinations.iter().cloned()).collect();
         let overlay = Overlay::new(&place, layers);
@@ -88,6 +90,39 @@ pub async fn unarchive(
     }
     report.failures.extend(cut(&place, contents.ending));
     Ok(report)
+}
+
+/// Refuses a differential archive, before anything is pushed, if something that it leaves out and that its images need
+/// is at none of their destinations.
+async fn refuse_without_base(
+    copier: &Copier,
+    read: &Read,
+    survey: &Survey,
+    routes: &Routes,
+    destinations: &[Arc<dyn Store>],
+    options: &Options,
+) -> Result<()> {
+    let manifests = routes.images().flat_map(|image| survey.below(&image.digest));
+    let needed: HashSet<Digest> =
+        manifests.filter_map(|m| survey.children.get(&m)).flat_map(|c| c.all()).map(|d| d.digest).collect();
+    let left_out = read.archive.contents.expected.iter();
+    let mut missing: Vec<Descriptor> =
+        left_out.filter(|d| options.recursive || needed.contains(&d.digest)).map(Descriptor::bare).collect();
+    for to in destinations {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let way = copier.way(read.source.clone(), to.clone(), read.archive.describe());
+        let lacking: HashSet<Digest> = way.lacking(&missing).await?.into_iter().collect();
+        missing.retain(|d| lacking.contains(&d.digest));
+    }
+    if missing.is_empty() || destinations.is_empty() {
+        return Ok(());
+    }
+    let mut names: Vec<String> = destinations.iter().map(|to| to.describe()).collect();
+    names.sort();
+    let missing = missing.into_iter().map(|d| d.digest).collect();
+    Err(without_base(&read.archive.describe(), &names.join(", "), missing))
 }
 
 /// Says that an archive is not whole, whatever of it arrived.
