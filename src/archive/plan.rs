@@ -13,7 +13,7 @@ use crate::image::{Algorithm, Descriptor, Digest, Hasher, Manifest, annotation};
 /// Everything that was read to make a plan.
 #[derive(Default)]
 pub struct Graph {
-    /// By digest. A child of an index whose type is not known is here too: registries keep it as a manifest.
+    /// By digest. A child of an index whose type is not known is here too, where it is kept as a manifest.
     pub manifests: HashMap<Digest, Manifest>,
     /// What refers to a manifest, in the order in which it is archived.
     pub referrers: HashMap<Digest, Vec<Descriptor>>,

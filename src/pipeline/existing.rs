@@ -104,6 +104,7 @@ async fn held_by(cx: &Context, location: &Location) -> Result<Vec<(Digest, u64, 
     let mut held: Vec<(Digest, u64, bool)> =
         survey.manifests.values().map(|m| (m.digest(), m.bytes.len() as u64, true)).collect();
     let files = matches!(location, Location::Image(ImageName::Layout { .. }));
+    held.extend(survey.leaves.iter().map(|(digest, size)| (*digest, *size, false)));
     for children in survey.children.values() {
         for blob in children.config.iter().chain(&children.layers) {
             // A registry seldom holds what its manifest says is to be had elsewhere. The rest was needed to push the

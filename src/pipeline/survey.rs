@@ -8,10 +8,10 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::copy::finished;
-use super::walk::{MAX_DEPTH, Manifests, ReferrerFinder};
+use super::walk::{MAX_DEPTH, Manifests, ReferrerFinder, signed_by_tag};
 use super::{Context, Result};
 use crate::image::manifest::{Children, MAX_MANIFEST_BYTES};
-use crate::image::{Descriptor, Digest, Manifest};
+use crate::image::{Descriptor, Digest, Manifest, annotation};
 use crate::store::{self, Opened, Roots, Store};
 
 /// All that was read.
@@ -104,6 +104,8 @@ pub async fn survey(cx: &Context, opened: &Opened, recursive: bool) -> Result<Su
         survey.problems.push(Problem { digest: wanted.descriptor.digest, parent: wanted.parent, error });
     }
     survey.find_subjects();
+    survey.find_signatures(opened.archive.iter().flat_map(|archive| archive.contents.indexes.iter().flatten()));
+    survey.referrers.values_mut().for_each(|referrers| referrers.sort_by_key(|d| d.digest));
     survey.problems.sort_by_key(|p| p.digest);
     Ok(survey)
 }
@@ -122,6 +124,10 @@ async fn read(
     finder: Option<&ReferrerFinder>,
     descriptor: &Descriptor,
 ) -> store::Result<Option<Found>> {
+    // A cache of BuildKit names blobs in its index, as large as they may be.
+    if !descriptor.is_manifest() && store.has_blob(descriptor).await? {
+        return Ok(None);
+    }
     if descriptor.size > MAX_MANIFEST_BYTES {
         let reason = format!(
             "manifest {} is said to have {} bytes, more than the {MAX_MANIFEST_BYTES} of any manifest",
@@ -129,10 +135,7 @@ async fn read(
         );
         return Err(store::Error::Unusable { place: store.describe(), reason });
     }
-    let manifest = match kept.get(store.as_ref(), descriptor).await {
-        Err(e) if e.is_missing() && !descriptor.is_manifest() && store.has_blob(descriptor).await? => return Ok(None),
-        other => other?,
-    };
+    let manifest = kept.get(store.as_ref(), descriptor).await?;
     let children = manifest.children()?;
     let referrers = match finder {
         Some(finder) if descriptor.is_manifest() => finder.of(descriptor).await?,
@@ -181,8 +184,21 @@ impl Survey {
                 referrers.push(manifest.descriptor.bare());
             }
         }
-        for referrers in self.referrers.values_mut() {
-            referrers.sort_by_key(|d| d.digest);
+    }
+
+    /// Enters what an archive lists under a tag of cosign among the referrers of what that tag names.
+    fn find_signatures<'a>(&mut self, listed: impl Iterator<Item = &'a Descriptor>) {
+        for signature in listed {
+            let Some(subject) = signature.annotation(annotation::REF_NAME).and_then(signed_by_tag) else { continue };
+            // What a gather names by such a tag was asked for as an image.
+            let is_source = signature.annotation(annotation::SOURCE).is_some();
+            if is_source || !self.manifests.contains_key(&subject) || !self.manifests.contains_key(&signature.digest) {
+                continue;
+            }
+            let referrers = self.referrers.entry(subject).or_default();
+            if !referrers.iter().any(|r| r.digest == signature.digest) {
+                referrers.push(signature.bare());
+            }
         }
     }
 

@@ -89,6 +89,14 @@ pub struct Referrer {
     pub tag: Option<String>,
 }
 
+/// What a tag of cosign's scheme signs; `None` for any other. Names in a layout may be REPO:TAG.
+pub fn signed_by_tag(name: &str) -> Option<Digest> {
+    let tag = name.rsplit_once(':').map_or(name, |(_, tag)| tag);
+    let subject = COSIGN_ENDINGS.iter().find_map(|ending| tag.strip_suffix(ending))?;
+    let (algorithm, hex) = subject.split_once('-')?;
+    format!("{algorithm}:{hex}").parse().ok()
+}
+
 /// Finds referrers in one store.
 pub struct ReferrerFinder {
     store: Arc<dyn Store>,

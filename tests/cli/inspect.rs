@@ -162,7 +162,7 @@ fn entry(file: &mut File, name: &str, content: &[u8], size: u64) {
 /// An archive of an image whose layer has so many bytes, none of which is on the disk.
 fn huge(path: &Path, size: u64) {
     let mut file = File::create(path).unwrap();
-    let digest = |bytes: &[u8]| Digest::sha256(bytes).hex().to_owned();
+    let digest = |bytes: &[u8]| Digest::sha256(bytes).hex();
     let (layer, stray) = ("1".repeat(64), "2".repeat(64));
     let config = br#"{"os":"linux","architecture":"riscv64"}"#;
     let manifest = json!({

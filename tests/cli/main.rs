@@ -3,6 +3,7 @@
 mod arguments;
 mod bad_input;
 mod batch;
+mod caches;
 mod diff;
 mod fixtures;
 mod inspect;

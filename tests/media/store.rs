@@ -65,8 +65,12 @@ fn moto() -> Option<&'static Moto> {
                 break rest.trim().parse().unwrap();
             }
         };
-        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-        Some(Moto { port, _alive: child.stdin.take().unwrap() })
+        let alive = child.stdin.take().unwrap();
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut lines, &mut std::io::sink());
+            let _ = child.wait();
+        });
+        Some(Moto { port, _alive: alive })
     });
     if started.is_none() {
         let test = std::thread::current().name().unwrap_or("a test").to_owned();

@@ -5,6 +5,7 @@
 mod archives;
 mod clients;
 mod engines;
+mod looking;
 mod parts;
 mod programs;
 mod registries;

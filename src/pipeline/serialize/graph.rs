@@ -98,6 +98,10 @@ pub async fn walk(
             let (store, kept, finder, permits) = (store.clone(), kept.clone(), finder.clone(), permits.clone());
             reading.spawn(async move {
                 let _permit = permits.acquire().await;
+                // A cache of BuildKit names blobs in its index.
+                if !descriptor.is_manifest() && store.has_blob(&descriptor).await? {
+                    return Ok(None);
+                }
                 let manifest = match kept.get(store.as_ref(), &descriptor).await {
                     Err(e) if optional && e.is_missing() => None,
                     other => Some(other?),
@@ -112,11 +116,11 @@ pub async fn walk(
                     r.descriptor
                 };
                 let referrers = referrers.into_iter().map(named).collect();
-                Ok::<_, store::Error>(Found { descriptor, manifest, referrers })
+                Ok::<_, store::Error>(Some(Found { descriptor, manifest, referrers }))
             });
         }
         while let Some(found) = reading.join_next().await {
-            let Found { descriptor, manifest, referrers } = finished(found)?;
+            let Some(Found { descriptor, manifest, referrers }) = finished(found)? else { continue };
             let Some(manifest) = manifest else {
                 tracing::info!(
                     "subject {} is not in {}: what refers to it goes without it",

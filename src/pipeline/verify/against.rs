@@ -29,6 +29,8 @@ pub async fn arrived(
     for digest in survey.manifests.keys() {
         asked.extend(survey.blobs_of(digest).filter(|d| !d.is_foreign()).map(|d| (d.bare(), false)));
     }
+    let leaf = |(digest, size): (&Digest, &u64)| (Descriptor::new("", *digest, *size), false);
+    asked.extend(survey.leaves.iter().map(leaf));
     asked.sort_by_key(|(d, manifest)| (d.digest, *manifest));
     asked.dedup_by_key(|(d, manifest)| (d.digest, *manifest));
     cx.progress.begin("asking the other side");
