@@ -90,6 +90,9 @@ impl OrderedWriter {
         if self.blocks.send(Some(block)).await.is_ok() {
             return Ok(());
         }
+        if self.outcome.is_terminated() {
+            return Err(io::Error::other("the writer has failed before"));
+        }
         match (&mut self.outcome).await {
             Ok(Err(e)) => Err(e),
             _ => Err(io::Error::other("the writer ended early")),
@@ -100,7 +103,9 @@ impl OrderedWriter {
     pub async fn stop(self) {
         drop(self.blocks);
         // It has stopped, in whatever way; or it waits for a reader that does nothing, and goes with the program.
-        let _ = tokio::time::timeout(STOPPING, self.outcome).await;
+        if !self.outcome.is_terminated() {
+            let _ = tokio::time::timeout(STOPPING, self.outcome).await;
+        }
     }
 
     /// Ends when the reader of a pipe goes away, even while there is nothing to write; for anything else, never. To be

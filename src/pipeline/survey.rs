@@ -124,18 +124,18 @@ async fn read(
     finder: Option<&ReferrerFinder>,
     descriptor: &Descriptor,
 ) -> store::Result<Option<Found>> {
-    // A cache of BuildKit names blobs in its index, as large as they may be.
-    if !descriptor.is_manifest() && store.has_blob(descriptor).await? {
-        return Ok(None);
-    }
-    if descriptor.size > MAX_MANIFEST_BYTES {
+    if descriptor.is_manifest() && descriptor.size > MAX_MANIFEST_BYTES {
         let reason = format!(
             "manifest {} is said to have {} bytes, more than the {MAX_MANIFEST_BYTES} of any manifest",
             descriptor.digest, descriptor.size
         );
         return Err(store::Error::Unusable { place: store.describe(), reason });
     }
-    let manifest = kept.get(store.as_ref(), descriptor).await?;
+    let manifest = match kept.get(store.as_ref(), descriptor).await {
+        // A cache of BuildKit names blobs in its index, as large as they may be.
+        Err(_) if !descriptor.is_manifest() && store.has_blob(descriptor).await? => return Ok(None),
+        other => other?,
+    };
     let children = manifest.children()?;
     let referrers = match finder {
         Some(finder) if descriptor.is_manifest() => finder.of(descriptor).await?,
