@@ -229,6 +229,10 @@ impl Drop for BlockBuffer {
     fn drop(&mut self) {
         self.shared.lock().stopped = true;
         self.shared.changed.notify_all();
+        // The medium is let go of in its own way, which a program that ends meanwhile would cut short.
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
     }
 }
 

@@ -304,8 +304,10 @@ impl Drive {
         if self.failed {
             // Closed after a write, the driver writes a filemark, and a drive that was reset takes it at the beginning of
             // the tape. Going to the end of what was written makes it forget that, and writes nothing itself.
-            if let Err(e) = command::operate(&file, Operation::EndOfData, 1) {
-                tracing::warn!("{}: cannot be told to write nothing more: {e}", self.path.display());
+            // What the drive has to say of a reset may come first, more than once.
+            let told = (0..5).map(|_| command::operate(&file, Operation::EndOfData, 1)).find(Result::is_ok);
+            if told.is_none() {
+                tracing::warn!("{}: cannot be told to write nothing more", self.path.display());
             }
         }
         if self.access == Access::Write && !self.failed {
