@@ -5,15 +5,14 @@
 //! a journal that is true; a line that was cut counts for nothing.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io::{self, Read, Seek, Write};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::Object;
 use super::part::Part;
+use crate::config::OwnFile;
 use crate::image::Digest;
 use crate::medium::identity::Identity;
 
@@ -35,8 +34,7 @@ pub struct Upload {
 /// The journal of one object. Only one run at a time has it.
 #[derive(Debug)]
 pub struct Journal {
-    file: File,
-    path: PathBuf,
+    own: OwnFile,
 }
 
 /// What a journal tells.
@@ -48,36 +46,29 @@ pub struct Recalled {
 }
 
 impl Journal {
-    /// Opens the journal of an object, under `$XDG_STATE_HOME` or `~/.local/state`, and reads it. Fails with
-    /// `ResourceBusy` where another run has it.
-    pub fn open(object: &Object) -> io::Result<(Self, Recalled)> {
-        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let state = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state")));
+    /// Opens the journal of an object in the user's directory for `state`, and reads it. Fails with `ResourceBusy` where
+    /// another run has it.
+    pub fn open(state: Option<&Path>, object: &Object) -> io::Result<(Self, Recalled)> {
         let state = state.ok_or_else(|| {
             io::Error::other("there is no place to write down what was sent: set XDG_STATE_HOME to a directory")
         })?;
-        let directory = state.join("mirror/uploads");
         let key = Digest::sha256(format!("{}\n{}", object.site, object.url).as_bytes());
-        let path = directory.join(format!("{}.jsonl", key.hex()));
-        let at = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
-        std::fs::create_dir_all(&directory).map_err(at)?;
-        Self::open_file(path.clone()).map_err(at)
+        Self::open_file(&state.join("uploads"), &format!("{}.jsonl", key.hex()))
     }
 
-    fn open_file(path: PathBuf) -> io::Result<(Self, Recalled)> {
-        let mut options = OpenOptions::new();
-        let file = options.read(true).append(true).create(true).mode(0o600).open(&path)?;
-        if let Err(std::fs::TryLockError::WouldBlock) = file.try_lock() {
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another run is writing this object"));
-        }
-        let text = std::fs::read(&path)?;
+    fn open_file(directory: &Path, name: &str) -> io::Result<(Self, Recalled)> {
+        let at = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", directory.join(name).display()));
+        let busy = || io::Error::new(io::ErrorKind::ResourceBusy, "another run is writing this object");
+        let own = OwnFile::hold(directory, name).and_then(|held| held.ok_or_else(busy)).map_err(at)?;
+        let mut text = Vec::new();
+        (&own.file).read_to_end(&mut text).map_err(at)?;
         let recalled = recall(&String::from_utf8_lossy(&text));
-        Ok((Journal { file, path }, recalled))
+        Ok((Journal { own }, recalled))
     }
 
     /// Writes down a new upload, in the place of any other.
     pub fn begin(&mut self, upload: &Upload) -> io::Result<()> {
-        self.file.set_len(0)?;
+        self.own.file.set_len(0)?;
         self.append(upload)
     }
 
@@ -87,24 +78,21 @@ impl Journal {
     }
 
     fn append(&mut self, line: &impl Serialize) -> io::Result<()> {
-        let at = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", self.path.display()));
+        let at = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", self.own.path().display()));
         let mut text = serde_json::to_vec(line)?;
         // A line that was cut before ends here.
         text.insert(0, b'\n');
         text.push(b'\n');
-        self.file.write_all(&text).and_then(|()| self.file.sync_data()).map_err(at)
+        let mut file = &self.own.file;
+        file.seek(io::SeekFrom::End(0)).and_then(|_| file.write_all(&text)).and_then(|()| file.sync_data()).map_err(at)
     }
 
     /// Forgets the upload: there is nothing to go on with.
     pub fn forget(self) -> io::Result<()> {
-        remove(&self.path)
-    }
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
+        match std::fs::remove_file(self.own.path()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -142,6 +130,7 @@ mod tests {
     fn tells_of_the_parts_before_the_first_gap_wherever_it_was_cut() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("j");
+        let open = || Journal::open_file(directory.path(), "j");
         let digest = Digest::sha256(b"");
         let archive = Identity { reference: "a".into(), root: digest, plan: digest, compression: None };
         let upload =
@@ -155,13 +144,13 @@ mod tests {
             proved: true,
         };
         {
-            let (mut journal, recalled) = Journal::open_file(path.clone()).unwrap();
+            let (mut journal, recalled) = open().unwrap();
             assert!(recalled.upload.is_none());
             journal.begin(&upload).unwrap();
             for number in [1, 0, 2, 4] {
                 journal.add(&part(number)).unwrap();
             }
-            assert_eq!(Journal::open_file(path.clone()).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+            assert_eq!(open().unwrap_err().kind(), io::ErrorKind::ResourceBusy);
         }
         let whole = std::fs::read(&path).unwrap();
         let recalled = recall(&String::from_utf8_lossy(&whole));
@@ -174,7 +163,7 @@ mod tests {
         }
         assert!(counts.is_sorted());
         assert_eq!((counts.first(), counts.last()), (Some(&0), Some(&3)));
-        let (mut journal, _) = Journal::open_file(path.clone()).unwrap();
+        let (mut journal, _) = open().unwrap();
         journal.add(&part(3)).unwrap();
         assert_eq!(recall(&std::fs::read_to_string(&path).unwrap()).parts.len(), 5);
     }

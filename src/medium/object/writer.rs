@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -43,7 +44,7 @@ pub struct ObjectWritten {
 }
 
 /// What is to be written.
-pub struct Wanted {
+pub struct Wanted<'a> {
     pub archive: Identity,
     /// Bytes of the archive before it is compressed.
     pub length: u64,
@@ -51,6 +52,8 @@ pub struct Wanted {
     pub resume: bool,
     /// Replace an object that is there.
     pub force: bool,
+    /// Directory for what this run leaves to the next.
+    pub state: Option<&'a Path>,
 }
 
 /// An upload that was begun, or is to be gone on with.
@@ -88,11 +91,11 @@ impl Watch {
 }
 
 /// Looks at what is there, and begins. An upload that is not gone on with is given up.
-pub async fn begin(url: &str, access: &Access, wanted: &Wanted) -> io::Result<Standing> {
+pub async fn begin(url: &str, access: &Access, wanted: &Wanted<'_>) -> io::Result<Standing> {
     let compressed = wanted.archive.compression.is_some();
     let part_size = schedule::part_size(wanted.length, compressed);
     let object = Object::new(url, access, super::access::SILENCE + Duration::from_secs(part_size / SLOWEST))?;
-    let (mut journal, Recalled { upload, parts }) = Journal::open(&object)?;
+    let (mut journal, Recalled { upload, parts }) = Journal::open(wanted.state, &object)?;
     if wanted.resume && object.commit().await?.is_some_and(|commit| commit.archive.is_same(&wanted.archive)) {
         journal.forget()?;
         return Ok(Standing::Complete);

@@ -256,7 +256,8 @@ async fn write_in_order(
         }
         Place::Object(url) => {
             let (resume, force) = (options.resume, options.force);
-            let wanted = object::writer::Wanted { archive, length: plan.length, resume, force };
+            let state = cx.stores.state();
+            let wanted = object::writer::Wanted { archive, length: plan.length, resume, force, state };
             let begun = match object::writer::begin(url, &medium.objects, &wanted).await? {
                 object::writer::Standing::Begun(begun) => begun,
                 object::writer::Standing::Complete => {
