@@ -171,6 +171,16 @@ impl Hasher {
         }
     }
 
+    /// As `update` with so many zeros.
+    pub fn zeros(&mut self, mut count: u64) {
+        const ZEROS: [u8; 4096] = [0; 4096];
+        while count > 0 {
+            let n = count.min(ZEROS.len() as u64);
+            self.update(&ZEROS[..n as usize]);
+            count -= n;
+        }
+    }
+
     pub fn finish(self) -> Digest {
         let mut bytes = [0u8; 64];
         let algorithm = match self.0 {

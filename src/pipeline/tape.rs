@@ -146,18 +146,9 @@ impl<'a> File<'a> {
         }
     }
 
-    fn hash_zeros(&mut self, mut count: u64) {
-        const ZEROS: [u8; 4096] = [0; 4096];
-        while count > 0 {
-            let n = count.min(ZEROS.len() as u64);
-            self.hasher.update(&ZEROS[..n as usize]);
-            count -= n;
-        }
-    }
-
     /// The digest of the first `length` bytes, of which all that are left out of the hash so far are zeros.
     fn digest(mut self, length: u64) -> Digest {
-        self.hash_zeros(length.saturating_sub(self.seen - self.zeros));
+        self.hasher.zeros(length.saturating_sub(self.seen - self.zeros));
         self.hasher.finish()
     }
 }
@@ -176,8 +167,7 @@ impl Read for File<'_> {
         self.seen += n as u64;
         let trailing = out.iter().rev().take_while(|byte| **byte == 0).count();
         if trailing < n {
-            let zeros = std::mem::take(&mut self.zeros);
-            self.hash_zeros(zeros);
+            self.hasher.zeros(std::mem::take(&mut self.zeros));
             self.hasher.update(&out[..n - trailing]);
         }
         self.zeros += trailing as u64;

@@ -85,31 +85,21 @@ fn look(file: &File, entry: &Entry, descriptor: &Descriptor, progress: &Progress
         match chunk[..n].iter().rposition(|b| *b != 0) {
             None => zeros += n as u64,
             Some(last) => {
-                feed_zeros(&mut known, zeros);
+                known.hasher.zeros(zeros);
                 known.hasher.update(&chunk[..=last]);
-                known.length += last as u64 + 1;
+                known.length += zeros + last as u64 + 1;
                 zeros = (n - last - 1) as u64;
             }
         }
     }
     if known.length + zeros == descriptor.size {
         let mut whole = known.clone();
-        feed_zeros(&mut whole, zeros);
+        whole.hasher.zeros(zeros);
         if whole.hasher.finish() == descriptor.digest {
             return Ok(Found::Whole);
         }
     }
     Ok(if known.length == 0 || known.length == descriptor.size { Found::Nothing } else { Found::Start(known) })
-}
-
-fn feed_zeros(known: &mut Prefix, mut zeros: u64) {
-    let block = [0; 4096];
-    known.length += zeros;
-    while zeros > 0 {
-        let n = zeros.min(block.len() as u64);
-        known.hasher.update(&block[..n as usize]);
-        zeros -= n;
-    }
 }
 
 /// Bytes from `start` to the first hole, where the file system knows of holes; else to the end of the file.
