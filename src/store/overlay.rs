@@ -7,6 +7,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 
 use super::reader::{pass_over, skip};
 use super::{BlobReader, BlobSource, BytesBlob, Error, Name, Prefix, Pushed, Result, Store};
@@ -95,6 +97,25 @@ impl Overlay {
     fn read_only<T>(&self) -> Result<T> {
         Err(Error::Unusable { place: self.name.clone(), reason: "it can only be read".into() })
     }
+
+    /// What the first store that has a blob gives of it. The one that was asked first says best what is missing where.
+    async fn first<'a>(
+        &self,
+        descriptor: &Descriptor,
+        open: impl Fn(Arc<dyn Store>) -> BoxFuture<'a, Result<BlobReader>> + Send,
+    ) -> Result<BlobReader> {
+        let mut missing = None;
+        for store in self.stores(&descriptor.digest) {
+            match open(store).await {
+                Err(e) if e.is_missing() => {
+                    missing.get_or_insert(e);
+                }
+                other => return other,
+            }
+        }
+        let what = format!("blob {}", descriptor.digest);
+        Err(missing.unwrap_or(Error::Missing { what, place: self.name.clone() }))
+    }
 }
 
 /// The digest that a tag like `sha256-HEX.sig` is made of.
@@ -154,52 +175,25 @@ impl Store for Overlay {
         if let Some(manifest) = self.about(&descriptor.digest).kept {
             return BytesBlob { descriptor: descriptor.bare(), bytes: manifest.bytes.clone() }.open(0).await;
         }
-        // The one that was asked first says best what is missing where.
-        let mut missing = None;
-        for store in self.stores(&descriptor.digest) {
-            match store.open_blob(descriptor).await {
-                Err(e) if e.is_missing() => {
-                    missing.get_or_insert(e);
-                }
-                other => return other,
-            }
-        }
-        let what = format!("blob {}", descriptor.digest);
-        Err(missing.unwrap_or(Error::Missing { what, place: self.name.clone() }))
+        self.first(descriptor, |store| async move { store.open_blob(descriptor).await }.boxed()).await
     }
 
     async fn open_blob_after(&self, descriptor: &Descriptor, known: Prefix) -> Result<BlobReader> {
         if self.about(&descriptor.digest).kept.is_some() {
             return Ok(pass_over(self.open_blob(descriptor).await?, descriptor, self.describe(), known));
         }
-        let mut missing = None;
-        for store in self.stores(&descriptor.digest) {
-            match store.open_blob_after(descriptor, known.clone()).await {
-                Err(e) if e.is_missing() => {
-                    missing.get_or_insert(e);
-                }
-                other => return other,
-            }
-        }
-        let what = format!("blob {}", descriptor.digest);
-        Err(missing.unwrap_or(Error::Missing { what, place: self.name.clone() }))
+        let open = |store: Arc<dyn Store>| {
+            let known = known.clone();
+            async move { store.open_blob_after(descriptor, known).await }.boxed()
+        };
+        self.first(descriptor, open).await
     }
 
     async fn open_blob_at(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobReader> {
         if self.about(&descriptor.digest).kept.is_some() {
             return Ok(skip(self.open_blob(descriptor).await?, offset));
         }
-        let mut missing = None;
-        for store in self.stores(&descriptor.digest) {
-            match store.open_blob_at(descriptor, offset).await {
-                Err(e) if e.is_missing() => {
-                    missing.get_or_insert(e);
-                }
-                other => return other,
-            }
-        }
-        let what = format!("blob {}", descriptor.digest);
-        Err(missing.unwrap_or(Error::Missing { what, place: self.name.clone() }))
+        self.first(descriptor, |store| async move { store.open_blob_at(descriptor, offset).await }.boxed()).await
     }
 
     async fn push_blob(&self, _: &Descriptor, _: &dyn BlobSource, _: Option<&str>) -> Result<Pushed> {
