@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::passing::{self, Bad};
 use crate::archive::reader::Stream;
 use crate::medium::compression::decompress;
+use crate::pipeline::copy::finished;
 use crate::pipeline::{Context, Result};
 use crate::store::archive::Archive;
 use crate::store::location::Input;
@@ -39,8 +40,7 @@ async fn pass(cx: &Context, name: String, input: Box<dyn BufRead + Send>) -> Res
         let input = decompress(input)?;
         Ok(passing::hash(Stream(input), threads, memory, &progress))
     });
-    let hashed = hashed.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()));
-    let hashed = hashed.map_err(|e| store::Error::io(&name, e))?;
+    let hashed = finished(hashed.await).map_err(|e| store::Error::io(&name, e))?;
     let archive = Archive::passed(&name, hashed.passed, hashed.damage);
     Ok((archive, Some(hashed.bad)))
 }

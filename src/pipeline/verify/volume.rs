@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{Finding, Kind, OneVolume, Report};
 use crate::medium::volumes::listing::archive_of;
 use crate::medium::volumes::reader::Found;
+use crate::pipeline::copy::finished;
 use crate::pipeline::{Context, Result};
 use crate::store;
 
@@ -13,8 +14,7 @@ pub async fn verify(cx: &Context, file: &str) -> Result<Option<Report>> {
     let Some((_, Some(sequence))) = archive_of(Path::new(file)) else { return Ok(None) };
     let (path, directories) = (PathBuf::from(file), cx.stores.reading.directories.clone());
     let looked = tokio::task::spawn_blocking(move || look(&path, sequence, &directories)).await;
-    let looked = looked.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()));
-    let Some((volume, read)) = looked.map_err(|e| store::Error::io(file, e))? else { return Ok(None) };
+    let Some((volume, read)) = finished(looked).map_err(|e| store::Error::io(file, e))? else { return Ok(None) };
     let (bytes, findings) = match read {
         Ok(bytes) => (bytes, Vec::new()),
         Err(what) => (0, vec![Finding { kind: Kind::Damaged, digest: None, offset: None, images: Vec::new(), what }]),
