@@ -51,6 +51,11 @@ impl Current {
         }
     }
 
+    /// All of it.
+    pub fn bytes(&self) -> &[u8] {
+        self.block.bytes()
+    }
+
     /// Gives out as much as there is room for.
     pub fn give(&mut self, out: &mut [u8]) -> usize {
         let rest = &self.block.bytes()[self.given..];

@@ -40,9 +40,7 @@ pub fn on_tape(path: &Path, plan: &Plan, archive: &Identity, operator: &Operator
             match current.advance(&mut drive) {
                 Ok(Found::Data(n)) => {
                     any = true;
-                    let mut block = vec![0; n];
-                    current.give(&mut block);
-                    match follower.take(&block) {
+                    match follower.take(current.bytes()) {
                         Ok(()) => position = drive.position()?,
                         // Another archive, from its first block on.
                         Err(Mismatch::Other { .. }) if follower.is_first(n) => break false,
