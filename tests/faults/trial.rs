@@ -3,6 +3,7 @@
 //! and a panic fail every row, whatever else it expects.
 
 use std::collections::BTreeSet;
+use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -301,8 +302,15 @@ pub fn mirror(arguments: &[&str], work: &Path, auth: &Path, input: Stdio) -> End
     Ended { code, stdout: read(&out), stderr: read(&err), peak_kib }
 }
 
-/// Most resident memory so far, where the system tells.
+/// Most resident memory so far of the program that runs as this process, where the system tells.
+///
+/// A child that is about to become the program still shares its parent's memory, for a moment after `spawn` has
+/// returned too: its peak counts only once it is the program.
 fn peak(pid: u32) -> u64 {
+    let program = fs::read_link(format!("/proc/{pid}/exe"));
+    if program.is_ok_and(|program| env::current_exe().is_ok_and(|this| this == program)) {
+        return 0;
+    }
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     line.and_then(|l| l.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
