@@ -75,13 +75,9 @@ impl Compression {
 
     /// A reader of what the next frame or member holds, which takes no byte beyond it.
     pub fn unpack<'r>(self, input: impl BufRead + 'r) -> io::Result<Box<dyn Read + 'r>> {
-        Ok(match self {
-            Compression::Gzip => Box::new(flate2::bufread::GzDecoder::new(input)),
-            Compression::Zstd => {
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?.single_frame();
-                decoder.window_log_max(ZSTD_WINDOW_LOG)?;
-                Box::new(decoder)
-            }
+        Ok(match Frame::open(self, input)? {
+            Frame::Zstd(decoder) => Box::new(decoder),
+            Frame::Gzip(decoder) => Box::new(decoder),
         })
     }
 
@@ -198,13 +194,99 @@ impl<W: Write> Write for Compressor<W> {
 pub fn decompress(mut input: impl BufRead + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
     Ok(match Compression::sniff(input.fill_buf()?) {
         None => Box::new(input),
-        Some(Compression::Gzip) => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
-        Some(Compression::Zstd) => {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG)?;
-            Box::new(decoder)
-        }
+        Some(compression) => Box::new(Unpacked::new(compression, input)?),
     })
+}
+
+/// What the frames or members of a compressed stream hold. Zeros behind the last one, with which the last block of a
+/// tape is filled up, are passed over; nothing else may be there.
+pub struct Unpacked<R: BufRead> {
+    compression: Compression,
+    /// `None`: the end was reached.
+    frame: Option<Frame<R>>,
+    padding: u64,
+}
+
+enum Frame<R: BufRead> {
+    Zstd(zstd::stream::read::Decoder<'static, R>),
+    Gzip(flate2::bufread::GzDecoder<R>),
+}
+
+impl<R: BufRead> Frame<R> {
+    fn open(compression: Compression, input: R) -> io::Result<Self> {
+        Ok(match compression {
+            Compression::Gzip => Frame::Gzip(flate2::bufread::GzDecoder::new(input)),
+            Compression::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?.single_frame();
+                decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+                Frame::Zstd(decoder)
+            }
+        })
+    }
+
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Frame::Zstd(decoder) => decoder.read(out),
+            Frame::Gzip(decoder) => decoder.read(out),
+        }
+    }
+
+    fn into_input(self) -> R {
+        match self {
+            Frame::Zstd(decoder) => decoder.finish(),
+            Frame::Gzip(decoder) => decoder.into_inner(),
+        }
+    }
+}
+
+impl<R: BufRead> Unpacked<R> {
+    pub fn new(compression: Compression, input: R) -> io::Result<Self> {
+        Ok(Unpacked { compression, frame: Some(Frame::open(compression, input)?), padding: 0 })
+    }
+
+    /// Zeros that were passed over behind the stream; all of them once its end was read.
+    pub fn padding(&self) -> u64 {
+        self.padding
+    }
+
+    /// Goes on behind a frame that was read to its end.
+    fn next_frame(&mut self) -> io::Result<()> {
+        let Some(frame) = self.frame.take() else { return Ok(()) };
+        let mut input = frame.into_input();
+        loop {
+            let rest = input.fill_buf()?;
+            let zeros = rest.iter().take_while(|byte| **byte == 0).count();
+            match rest.first() {
+                None => return Ok(()),
+                Some(0) if zeros == rest.len() => {
+                    self.padding += zeros as u64;
+                    input.consume(zeros);
+                }
+                Some(_) if zeros == 0 && self.padding == 0 => break,
+                Some(_) => {
+                    let why = "zeros and then something else follow the compressed stream";
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+                }
+            }
+        }
+        self.frame = Some(Frame::open(self.compression, input)?);
+        Ok(())
+    }
+}
+
+impl<R: BufRead> Read for Unpacked<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if out.is_empty() {
+            return Ok(0);
+        }
+        while let Some(frame) = &mut self.frame {
+            match frame.read(out)? {
+                0 => self.next_frame()?,
+                n => return Ok(n),
+            }
+        }
+        Ok(0)
+    }
 }
 
 #[cfg(test)]
@@ -229,6 +311,34 @@ mod tests {
             let mut plain = Vec::new();
             decompress(io::Cursor::new(outs.remove(0))).unwrap().read_to_end(&mut plain).unwrap();
             assert!(plain == content);
+        }
+    }
+    #[test]
+    fn zeros_behind_the_stream_are_passed_over_and_anything_else_is_not() {
+        let content = vec![7; BLOCK + 1];
+        for compression in [Compression::Zstd, Compression::Gzip] {
+            let mut out = Compressor::new(Some(compression), None, Vec::new()).unwrap();
+            out.write_all(&content).unwrap();
+            let stream = out.finish().unwrap();
+            let read = |tail: &[u8], at_once| {
+                let bytes = [&stream, tail].concat();
+                let input = io::BufReader::with_capacity(at_once, io::Cursor::new(bytes));
+                let mut unpacked = Unpacked::new(compression, input).unwrap();
+                let mut plain = Vec::new();
+                unpacked.read_to_end(&mut plain).map(|_| (plain, unpacked.padding()))
+            };
+            for (zeros, at_once) in [(0, 3), (1, 3), (4096, 1000), (1 << 20, 1 << 20)] {
+                let (plain, padding) = read(&vec![0; zeros], at_once).unwrap();
+                assert!(plain == content);
+                assert_eq!(padding, zeros as u64);
+            }
+            for tail in [&b"x"[..], b"\0\0x", b"\0\0\0\0\0\0\0\0\0\0\x1f\x8b\x08"] {
+                assert!(read(tail, 8).is_err(), "{tail:?}");
+            }
+            // Several streams, one behind the other, are one.
+            let (plain, _) = read(&stream, 100).unwrap();
+            assert_eq!(plain.len(), 2 * content.len());
+            assert!(Unpacked::new(compression, &stream[..stream.len() - 1]).unwrap().read_to_end(&mut Vec::new()).is_err());
         }
     }
 }
