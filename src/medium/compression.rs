@@ -338,7 +338,9 @@ mod tests {
             // Several streams, one behind the other, are one.
             let (plain, _) = read(&stream, 100).unwrap();
             assert_eq!(plain.len(), 2 * content.len());
-            assert!(Unpacked::new(compression, &stream[..stream.len() - 1]).unwrap().read_to_end(&mut Vec::new()).is_err());
+            assert!(
+                Unpacked::new(compression, &stream[..stream.len() - 1]).unwrap().read_to_end(&mut Vec::new()).is_err()
+            );
         }
     }
 }
