@@ -139,6 +139,11 @@ pub enum Wrong {
 
 /// Reads all of a volume's file and compares it with the listing; `None`: it is right.
 pub fn check(path: &Path, volume: &Volume) -> io::Result<Option<Wrong>> {
+    compare(path, volume, |_| {})
+}
+
+/// As [`check`], and gives what is read to `take`, which is to believe it only when all of it was right.
+pub fn compare(path: &Path, volume: &Volume, mut take: impl FnMut(&[u8])) -> io::Result<Option<Wrong>> {
     let mut file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Some(Wrong::Missing)),
@@ -151,7 +156,10 @@ pub fn check(path: &Path, volume: &Volume) -> io::Result<Option<Wrong>> {
     loop {
         match file.read(&mut chunk)? {
             0 => break,
-            n => hasher.update(&chunk[..n]),
+            n => {
+                hasher.update(&chunk[..n]);
+                take(&chunk[..n]);
+            }
         }
     }
     let digest = hasher.finish();

@@ -7,16 +7,15 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{Context, Failed, Options, begin, finished, ordered, passage};
+use super::{Failed, Work, ordered};
 use crate::archive::follow::{Follower, Mismatch, Standing};
 use crate::archive::plan::Plan;
 use crate::medium::compression::{BLOCK, Compression};
 use crate::medium::file::NewFile;
 use crate::medium::ordered::{Output, Passage};
-use crate::store::Store;
+use crate::pipeline::copy::finished;
 
 /// A place to go on from.
 #[derive(Clone)]
@@ -35,17 +34,16 @@ impl Place {
 /// Writes a compressed archive, or what is missing of it; gives its length, and tells in `resumed` how many bytes of
 /// the archive were there.
 pub async fn write(
-    cx: &Context,
-    store: &Arc<dyn Store>,
-    plan: &Plan,
+    work: &Work<'_>,
+    compression: Compression,
     file: &NewFile,
-    (compression, options): (Compression, &Options),
     resumed: &mut u64,
 ) -> Result<u64, Failed> {
+    let Work { cx, plan, options, .. } = work;
     let mut places = vec![Place::start()];
     if file.is_kept() {
         cx.progress.begin("verifying what is there");
-        let (bytes, planned, level) = (file.file().clone(), plan.clone(), options.level);
+        let (bytes, planned, level) = (file.file().clone(), Plan::clone(plan), options.level);
         let look = move || examine(&bytes, &planned, compression, level);
         places = finished(tokio::task::spawn_blocking(look).await)?;
     }
@@ -55,12 +53,12 @@ pub async fn write(
         out.set_len(*length)?;
         (&**out).seek(SeekFrom::End(0))?;
         *resumed = standing.offset;
-        begin(cx, plan);
+        work.begin();
         for entry in &plan.entries[..standing.entry] {
             cx.progress.add_bytes(entry.size());
             cx.progress.add_items(u64::from(entry.descriptor.is_some()));
         }
-        let told = passage(plan, options).map_err(io::Error::other)?;
+        let told = work.passage().map_err(io::Error::other)?;
         let mut passage = Passage { before: standing.offset, on_medium: *length, ..told };
         if standing.offset == plan.length {
             if let Some(watcher) = &mut passage.watcher {
@@ -68,7 +66,7 @@ pub async fn write(
             }
             return Ok(*length);
         }
-        match ordered::write(cx, store, plan, standing, Output::Open(out.clone()), passage).await {
+        match ordered::write(cx, work.store, plan, standing, Output::Open(out.clone()), passage).await {
             Ok(written) => return Ok(length + written.bytes),
             Err(Failed::Store(e)) if e.is_corruption() && at + 1 < places.len() => {
                 tracing::warn!("{e}; what was there of it is written anew");
