@@ -1,5 +1,6 @@
 //! Notes on large uploads under way, for the run that comes after one that died: where the registry has what came of
-//! a blob so far. One small file for each, in a directory of the user's own.
+//! a blob so far. One small file for each, named by 64 hexadecimal digits, in a directory of the user's own where other
+//! things lie as well.
 //!
 //! Invariants: a note is used by one run at a time; it never leads to another origin than that of the endpoint the
 //! upload was begun at; anything odd about a note, or about its file, is the same as no note.
@@ -67,10 +68,15 @@ impl Unfinished {
     }
 }
 
-/// Removes what nobody wrote to for so long that no registry knows of it any more.
+/// Removes notes that nobody wrote to for so long that no registry knows of the upload any more. Journals of uploads to S3
+/// lie here too: those stay until their upload is finished or given up.
 fn sweep(directory: &Path) {
     let Ok(entries) = fs::read_dir(directory) else { return };
-    for entry in entries.flatten() {
+    let is_note = |entry: &fs::DirEntry| {
+        let name = entry.file_name();
+        name.to_str().is_some_and(|name| format!("sha256:{name}").parse::<Digest>().is_ok())
+    };
+    for entry in entries.flatten().filter(is_note) {
         let age = entry.metadata().ok().filter(fs::Metadata::is_file).and_then(|m| m.modified().ok()?.elapsed().ok());
         if age.is_some_and(|age| age > EXPIRY) {
             // It may be gone by now.
@@ -174,16 +180,18 @@ mod tests {
     }
 
     #[test]
-    fn old_notes_go_away() {
+    fn old_notes_go_away_and_nothing_else() {
         let home = tempfile::tempdir().unwrap();
-        let (old, new) = (home.path().join("old"), home.path().join("new"));
-        for (path, days) in [(&old, 8), (&new, 6)] {
-            let file = File::create(path).unwrap();
+        let name = |of: &[u8]| Digest::sha256(of).hex();
+        let kept = [(name(b"new"), 6), (format!("{}.jsonl", name(b"s3")), 8), ("README".to_owned(), 8)];
+        for (name, days) in kept.iter().chain([&(name(b"old"), 8)]) {
+            let file = File::create(home.path().join(name)).unwrap();
             file.set_modified(SystemTime::now() - Duration::from_secs(days * 24 * 3600)).unwrap();
         }
         let unfinished = Unfinished::new(Some(home.path().to_owned()));
         unfinished.note(&route("127.0.0.1:5000/a"), &large(b"1")).unwrap().remove();
-        assert!(!old.exists() && new.exists());
-        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
+        let left: std::collections::BTreeSet<String> =
+            fs::read_dir(home.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        assert_eq!(left, kept.map(|(name, _)| name).into());
     }
 }
