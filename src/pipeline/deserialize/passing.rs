@@ -101,8 +101,15 @@ impl Passing {
             let changed = inner.changed.notified();
             let mut changed = std::pin::pin!(changed);
             changed.as_mut().enable();
-            if let Some(ready) = inner.state().read(position, inner)? {
+            let (ready, passed) = {
+                let mut state = inner.state();
+                let given = state.given;
+                (state.read(position, inner)?, state.given > given)
+            };
+            if passed || ready.is_some() {
                 inner.changed.notify_waiters();
+            }
+            if let Some(ready) = ready {
                 return Ok(Some(ready).filter(|chunk| !chunk.is_empty()));
             }
             changed.await;
@@ -156,10 +163,12 @@ impl State {
         if let Some(reason) = &self.failed {
             return Err(inner.unusable(reason));
         }
-        if position >= size {
+        if position >= size && self.end >= size {
             self.hash_up_to(size, inner)?;
             return Ok(Some(Bytes::new()));
         }
+        // Nobody wants what comes before: room for what does.
+        self.hash_up_to(self.end, inner)?;
         Ok(None)
     }
 
@@ -248,6 +257,15 @@ mod tests {
     }
 
     const BYTES: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+
+    #[tokio::test]
+    async fn a_reader_that_begins_far_behind_lets_the_rest_pass() {
+        let passing = Passing::new(&blob(BYTES), "pipe", 12);
+        let feeding = feed(&passing, BYTES, 3);
+        let reading = tokio::time::timeout(std::time::Duration::from_secs(5), read(&passing, 25));
+        assert_eq!(reading.await.unwrap().unwrap(), BYTES[25..]);
+        feeding.await.unwrap();
+    }
 
     #[tokio::test]
     async fn what_fits_can_be_read_again_from_anywhere() {
