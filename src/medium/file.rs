@@ -28,7 +28,7 @@ impl NewFile {
     pub fn open(destination: &Path, force: bool) -> io::Result<Self> {
         refuse_existing(destination, force)?;
         let partial = partial(destination)?;
-        let file = open_locked(&partial)?;
+        let file = open_locked(&partial, Locking::WherePossible)?;
         // What somebody left here to go on with is not ours to remove.
         let keep = Arc::new(AtomicBool::new(file.metadata()?.len() > 0));
         let destination = destination.to_owned();
@@ -110,8 +110,17 @@ pub fn partial(destination: &Path) -> io::Result<PathBuf> {
     Ok(destination.with_file_name(name))
 }
 
-/// Opens a file for reading and writing, and locks it. No link is followed: the name can be guessed.
-fn open_locked(path: &Path) -> io::Result<File> {
+/// What becomes of a file on a file system that has no locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Locking {
+    WherePossible,
+    /// It is not opened.
+    Needed,
+}
+
+/// Opens a file for reading and writing, made if need be, and locks it until it is closed. Fails with `ResourceBusy` where
+/// another has it. No link is followed: the name can be guessed.
+pub fn open_locked(path: &Path, locking: Locking) -> io::Result<File> {
     loop {
         let file = OpenOptions::new()
             .read(true)
@@ -128,7 +137,7 @@ fn open_locked(path: &Path) -> io::Result<File> {
                 let busy = format!("another run is writing {}", path.display());
                 return Err(io::Error::new(io::ErrorKind::ResourceBusy, busy));
             }
-            // Not every file system has locks.
+            Err(fs::TryLockError::Error(e)) if locking == Locking::Needed => return Err(e),
             Ok(()) | Err(fs::TryLockError::Error(_)) => {}
         }
         // The run that held the lock may have finished the file meanwhile: then this is another's by now.

@@ -13,7 +13,7 @@ use airgap_mirror::store::{BytesBlob, Store};
 use tempfile::TempDir;
 
 use super::line::Line;
-use super::program::{Registry, process};
+use super::program::{Registry, mirror, process};
 use super::run::{run, whole};
 
 const MIB: u64 = 1 << 20;
@@ -161,6 +161,62 @@ fn a_start_that_is_wrong_is_found_out_by_the_registry() {
         std::fs::write(&note, content.to_string()).unwrap();
     });
     assert!(sent > 27 * MIB, "{sent}");
+}
+
+/// What lies in the layout beside its blobs and index while something is unfinished.
+fn partials(layout: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(layout).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(".mirror-")).collect()
+}
+
+/// `big:1` from a registry into a layout, killed in the middle; then `between`, with the partial file, and again, so many
+/// times at once. Gives the bytes that came then.
+fn half_fetched(home: &Path, between: impl FnOnce(&Path), at_once: usize) -> u64 {
+    let low = Registry::start(home, "low");
+    let from = Line::to(&low.address);
+    std::fs::write(home.join("sources.list"), format!("{}/big:1\n", from.address)).unwrap();
+    let arguments = ["gather", "sources.list", "oci:gathered:x"];
+    kill_when(home, &arguments, || from.down() > 9 * MIB);
+    let left = partials(&home.join("gathered"));
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(std::fs::metadata(&left[0]).unwrap().len() > 8 * MIB);
+    between(&left[0]);
+    let got = from.down();
+    std::thread::scope(|scope| {
+        for _ in 0..at_once {
+            scope.spawn(|| run(home, &arguments, 0));
+        }
+    });
+    let got = from.down() - got;
+    assert_eq!(partials(&home.join("gathered")), Vec::<PathBuf>::new());
+    mirror(home).args(["verify", "oci:gathered:x"]).assert().success();
+    got
+}
+
+#[test]
+fn a_large_blob_that_was_half_fetched_goes_on_in_a_layout() {
+    let home = home_with(&[18 * MIB]);
+    let got = half_fetched(home.path(), |_| {}, 1);
+    assert!(got < 9 * MIB + SLACK, "{got} bytes were fetched again");
+}
+
+#[test]
+fn a_partial_blob_that_is_damaged_is_begun_anew() {
+    let home = home_with(&[18 * MIB]);
+    let damage = |partial: &Path| {
+        let mut bytes = std::fs::read(partial).unwrap();
+        bytes[4_000_000] ^= 1;
+        std::fs::write(partial, bytes).unwrap();
+    };
+    let got = half_fetched(home.path(), damage, 1);
+    assert!(got > 18 * MIB && got < 27 * MIB + SLACK, "{got}");
+}
+
+#[test]
+fn two_runs_at_once_go_on_in_one_layout() {
+    let home = home_with(&[18 * MIB]);
+    let got = half_fetched(home.path(), |_| {}, 2);
+    assert!(got < 27 * MIB + SLACK, "one goes on, and the other fetches all of it: {got}");
 }
 
 #[test]

@@ -2,15 +2,17 @@
 //!
 //! Every file appears whole under its final name (written beside it, then renamed), after its digest was
 //! verified; files that are not this program's are left alone. Two processes may write one layout at once.
+//! What a run that died has left of a large blob is gone on with (`partial`).
 
 mod index;
+mod partial;
 
 use std::collections::HashMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -22,6 +24,7 @@ use super::{BlobReader, BlobSource, Error, Name, Pushed, Result, Store, Verifyin
 use crate::image::manifest::{MAX_MANIFEST_BYTES, sniff_media_type};
 use crate::image::{Algorithm, Descriptor, Digest, Manifest, media_type};
 use index::{Entry, Index};
+use partial::Partial;
 
 /// Bytes that a reader asks of a file at once.
 const CHUNK: usize = 256 << 10;
@@ -35,12 +38,18 @@ pub struct Layout {
     directory: PathBuf,
     index: Index,
     referrers: Mutex<Option<(Arc<index::Entries>, Referrers)>>,
+    swept: Once,
 }
 
 impl Layout {
     /// Names a directory; it is created when something is first pushed to it.
     pub fn new(directory: &Path) -> Self {
-        Layout { directory: directory.to_owned(), index: Index::new(directory), referrers: Mutex::default() }
+        Layout {
+            directory: directory.to_owned(),
+            index: Index::new(directory),
+            referrers: Mutex::default(),
+            swept: Once::new(),
+        }
     }
 
     /// Everything that `index.json` lists, in its order. Fails where there is no layout.
@@ -106,6 +115,7 @@ impl Layout {
 
     /// Makes the directory a layout, if it is none yet, and a place for blobs of that algorithm.
     fn prepare(&self, digest: &Digest) -> Result<()> {
+        self.swept.call_once(|| partial::sweep(&self.directory));
         let blobs = self.directory.join("blobs").join(digest.algorithm().name());
         if blobs.is_dir() && self.directory.join("oci-layout").is_file() {
             return self.check();
@@ -280,6 +290,10 @@ impl Store for Layout {
 
     async fn push_blob(&self, descriptor: &Descriptor, source: &dyn BlobSource, _: Option<&str>) -> Result<Pushed> {
         self.prepare(&descriptor.digest)?;
+        if let Some(partial) = Partial::open(&self.directory, descriptor) {
+            partial.fill(&self.describe(), source, &self.blob_path(&descriptor.digest)).await?;
+            return Ok(Pushed::Sent);
+        }
         let mut file = temporary(&self.directory)?;
         let mut reader = source.open(0).await?;
         while let Some(chunk) = reader.next().await {
@@ -318,7 +332,7 @@ impl Store for Layout {
 /// A file beside the final one, with the permissions of an ordinary file, deleted unless it is kept.
 fn temporary(directory: &Path) -> Result<NamedTempFile> {
     tempfile::Builder::new()
-        .prefix(".mirror-")
+        .prefix(partial::TEMPORARY)
         .permissions(fs::Permissions::from_mode(0o666))
         .tempfile_in(directory)
         .map_err(|e| Error::io(directory.display(), e))
