@@ -216,6 +216,36 @@ async fn rewrite_pull_renames_what_is_read_by_the_first_pattern_that_fits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_only_looks_reads_from_the_configured_places_as_well() {
+    let place = Place::new().await;
+    let reads = async |image: &str| {
+        for arguments in [
+            &["inspect", image][..],
+            &["diff", image, image],
+            &["verify", image],
+            &["serialize", image, "out.tar", image, "--force"],
+        ] {
+            place.mirror(arguments).await.success();
+        }
+        place.write("batch.csv", &format!("name,{image}\n"));
+        place.mirror(&["batch-serialize", "batch.csv", "batch", "--dry-run"]).await.success();
+    };
+    place.conf(
+        "[[registry]]\nprefix = \"reg.invalid\"\nlocation = \"EMPTY\"\n[[registry.mirror]]\nlocation = \"FULL\"\n",
+    );
+    reads(&format!("reg.invalid/{APP}")).await;
+    // What is to have arrived is looked for in the registry itself.
+    let against = ["verify", "oci:low:edge/signed:v1", "--against", "reg.invalid/edge/signed:v1"];
+    place.mirror(&against).await.code(1).stderr(contains("reg.invalid/edge/signed"));
+    place.conf("");
+    place.write(
+        "mirror.yaml",
+        "registryConfig:\n  reg.invalid:\n    endpoints: [\"http://FULL\"]\n    rewritePull:\n      \"^team/(.*)$\": edge/$1\n",
+    );
+    reads("reg.invalid/team/signed:v1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_is_asked_for_names_it_knows_unless_no_proxy_has_them_or_they_are_this_machine() {
     let place = Place::new().await;
     place.write("mirror.yaml", "registryConfig:\n  reg.invalid:\n    endpoints: [\"http://reg.invalid\"]\n");

@@ -20,6 +20,10 @@ use crate::store::Location;
 /// something, and how much would travel to complete them there. An image counts as held only where every
 /// manifest, config and layer of it is. Without EXISTING, all images are listed.
 ///
+/// What is held is what serialize IMAGE DEST EXISTING leaves out. An image of a registry among EXISTING stands
+/// for itself alone: whatever refers to it (-r) may be newer than what was sent, and travels. To ask the other
+/// side whether all is there, use mirror verify IMAGE --against.
+///
 /// -o writes the bare list, reference and digest, in the forms that ace-dt has; --output json has all that
 /// is known.
 #[derive(Debug, clap::Args)]
@@ -168,8 +172,15 @@ fn text(args: &Args, report: &Report, brief: bool) -> Summary {
         summary.field("held", format!("{} there already", count(report.held, "image")));
     }
     let blobs = format!("{}, {}", count(report.blobs, "blob"), size::human(report.blob_bytes));
-    let manifests = format!("{}, {}", count(report.manifests, "manifest"), size::human(report.manifest_bytes));
-    summary.field("travels", format!("{blobs}; {manifests}"));
+    let manifests =
+        format!("{}, {}", count(report.manifests_carried, "manifest"), size::human(report.manifest_bytes_carried));
+    // An archive carries all manifests.
+    let new = if report.manifests == report.manifests_carried {
+        String::new()
+    } else {
+        format!(" ({} of them new)", report.manifests)
+    };
+    summary.field("travels", format!("{blobs}; {manifests}{new}"));
     if !report.nowhere.is_empty() {
         let left_out = count(report.nowhere.len() as u64, "blob");
         summary

@@ -1,6 +1,7 @@
 //! `diff`: what an image, a layout or an archive holds that others do not, and how much of it would travel.
 //!
-//! An image counts as held only where every digest of it is held: a manifest alone is not an image.
+//! An image counts as held only where every digest of it is held: a manifest alone is not an image. What is held is
+//! decided where `serialize` decides what to leave out, so that both give the same answer.
 
 use std::collections::{HashMap, HashSet};
 
@@ -32,12 +33,15 @@ pub struct Report {
     pub images: Vec<Lacking>,
     /// Images of which everything is held.
     pub held: u64,
-    /// Manifests and blobs of the source that the others do not hold, each once: what would travel.
+    /// Manifests and blobs of the source that the others do not hold, each once: what is new.
     pub manifests: u64,
     pub manifest_bytes: u64,
     pub blobs: u64,
     pub blob_bytes: u64,
-    /// Each of those digests, sorted.
+    /// Manifests that an archive carries: all of them, held or not.
+    pub manifests_carried: u64,
+    pub manifest_bytes_carried: u64,
+    /// Each of those that are new, sorted.
     pub digests: Vec<Digest>,
     /// What neither holds, sorted: the source is an archive that left it out.
     pub nowhere: Vec<Digest>,
@@ -86,6 +90,8 @@ fn compare(
         manifest_bytes: 0,
         blobs: 0,
         blob_bytes: 0,
+        manifests_carried: 0,
+        manifest_bytes_carried: 0,
         digests: Vec::new(),
         nowhere: Vec::new(),
     };
@@ -108,8 +114,14 @@ fn compare(
     }
     // The gather index travels too, and whatever else stands beside the images.
     let everything = survey.manifests.keys().chain(survey.leaves.keys()).flat_map(|digest| survey.parts_of(digest));
-    let lacking: HashMap<Digest, (u64, bool)> = everything.filter(|(digest, _)| !existing.contains(digest)).collect();
-    for (digest, (size, manifest)) in lacking {
+    for (digest, (size, manifest)) in everything.collect::<HashMap<Digest, (u64, bool)>>() {
+        if manifest {
+            report.manifests_carried += 1;
+            report.manifest_bytes_carried += size;
+        }
+        if existing.contains(&digest) {
+            continue;
+        }
         if !holds(&digest) {
             report.nowhere.push(digest);
             continue;

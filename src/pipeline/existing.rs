@@ -1,5 +1,8 @@
 //! What is held elsewhere already, and so need not travel: every manifest, config and layer of the images,
 //! layouts and archives that a user names. An archive holds what it holds, whatever its manifests name.
+//!
+//! Invariant: an image of a registry or layout stands for itself alone, without what refers to it. It may be there as the
+//! record of what was sent once, and somebody may have signed it since: that signature has not travelled.
 
 use std::collections::HashMap;
 

@@ -104,7 +104,8 @@ impl Stores {
                 return Ok(Opened { store: Arc::new(layout), roots, archive: None });
             }
             Location::Image(image) => {
-                return Ok(Opened { store: self.open(image)?, roots: Roots::Named(image.name()), archive: None });
+                let store = self.open_source(image)?;
+                return Ok(Opened { store, roots: Roots::Named(image.name()), archive: None });
             }
             Location::Archive(file) => Arc::new(match self.open_input(file).await? {
                 Input::Seekable(archive) => archive,

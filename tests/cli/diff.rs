@@ -129,3 +129,39 @@ fn standard_output_takes_one_result() {
     mirror(home.path()).args(["diff", &archive("part1.tar"), "oci:nowhere"]).assert().code(1);
     mirror(home.path()).args(["diff", "part1"]).assert().code(2);
 }
+
+#[test]
+fn diff_lists_the_blobs_that_serialize_takes_along() {
+    let home = unpack_samples("low");
+    let registry = Registry::start(home.path(), "low");
+    let in_registry = |name: &str| format!("{}/{name}", registry.address);
+    let pairs = [
+        (in_registry("edge/signed:v1"), in_registry("edge/signed:v1")),
+        (in_registry("edge/signed:v1"), "oci:low:edge/signed:v1".into()),
+        ("oci:low:edge/signed:v1".into(), in_registry("edge/signed:v1")),
+        ("oci:low:edge/signed:v1".into(), "oci:low".into()),
+        (in_registry("team-0/app-004:v1.4"), in_registry("team-0/app-000:v1.0")),
+    ];
+    for (image, existing) in &pairs {
+        for recursive in [&[][..], &["--recursive"]] {
+            let told = report(home.path(), &[&[image.as_str(), existing], recursive].concat());
+            let plan = [&["serialize", image, "x.tar", existing, "--dry-run", "--output", "json"], recursive].concat();
+            let output = mirror(home.path()).args(&plan).assert().success().get_output().clone();
+            let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+            let what = format!("{plan:?} {told}");
+            let carried = told["blobs"].as_u64().unwrap() + told["manifestsCarried"].as_u64().unwrap();
+            assert_eq!(plan["blobs"], carried, "{what}");
+            let entries = || plan["plan"].as_array().unwrap().iter();
+            let bytes: u64 = entries().map(|entry| entry["size"].as_u64().unwrap()).sum();
+            let told_bytes = [&told["blobBytes"], &told["manifestBytesCarried"]].map(|n| n.as_u64().unwrap());
+            assert_eq!(bytes, told_bytes.iter().sum::<u64>(), "{what}");
+            let new = told["digests"].as_array().unwrap();
+            assert!(new.iter().all(|digest| entries().any(|entry| entry["digest"] == *digest)), "{what}");
+        }
+    }
+    // A signature may be newer than what was sent: it travels, though the registry has it now. A layout as a whole is
+    // all that is in it.
+    let lacking = |image: &str, existing: &str| report(home.path(), &[image, existing, "-r"])["blobs"].clone();
+    assert_ne!(lacking(&pairs[0].0, &pairs[0].1), 0);
+    assert_eq!(lacking(&pairs[3].0, &pairs[3].1), 0);
+}

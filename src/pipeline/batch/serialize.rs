@@ -125,7 +125,7 @@ fn unknown(directory: &Path, tracker: &Written, options: &serialize::Options) ->
 /// What each row stands for now.
 async fn resolve(cx: &Context, rows: &[Row]) -> Vec<Result<(Arc<dyn Store>, Descriptor)>> {
     let resolving = rows.iter().map(|row| async move {
-        let store = cx.stores.open(&row.image)?;
+        let store = cx.stores.open_source(&row.image)?;
         match store.resolve(&row.image.name()).await? {
             Some(root) => Ok((store, root.bare())),
             None => {
