@@ -21,6 +21,23 @@ pub struct Graph {
     pub absent: HashSet<Digest>,
 }
 
+impl Graph {
+    /// All that belongs to `root`, without what refers to any of it, and without subjects.
+    fn below(&self, root: &Digest) -> Result<HashSet<Digest>, ManifestError> {
+        let (mut seen, mut todo) = (HashSet::new(), vec![*root]);
+        while let Some(digest) = todo.pop() {
+            if seen.insert(digest)
+                && let Some(manifest) = self.manifests.get(&digest)
+            {
+                let children = manifest.children()?;
+                let below = children.config.iter().chain(&children.layers).chain(&children.manifests);
+                todo.extend(below.map(|d| d.digest));
+            }
+        }
+        Ok(seen)
+    }
+}
+
 /// Where an entry's bytes come from.
 #[derive(Clone, Debug)]
 pub enum Content {
@@ -141,20 +158,30 @@ impl Plan {
             plan.add("manifest.json", None, Content::Bytes(json.into()));
         }
         let bytes = |bytes: Vec<u8>| Content::Bytes(bytes.into());
-        let start = [("oci-layout", bytes(layout::build(plan.expected())?)), ("index.json", bytes(only_root))];
+        let start = [
+            ("oci-layout", bytes(layout::build(plan.expected(&root.digest, graph)?)?)),
+            ("index.json", bytes(only_root)),
+        ];
         let start = start.map(|(name, content)| Entry { name: name.into(), descriptor: None, content, offset: 0 });
         plan.entries.splice(0..0, start);
         plan.place()?;
         Ok(plan)
     }
 
-    /// What the other side is expected to have, in the order of digests. What an earlier part of the archive
-    /// holds is not among it: the parts belong together, and offsets are those of the field.
-    fn expected(&self) -> Vec<Descriptor> {
+    /// What the other side is expected to have, in the order of digests; what the images themselves do not need is
+    /// marked. What an earlier part of the archive holds is not among it: the parts belong together, and offsets are
+    /// those of the field.
+    fn expected(&self, root: &Digest, graph: &Graph) -> Result<Vec<Descriptor>, ManifestError> {
         let held = self.skipped.iter().filter(|s| matches!(s.why, Why::Held(_)));
         let mut expected: Vec<Descriptor> = held.map(|s| s.descriptor.bare()).collect();
         expected.sort_by_key(|d| d.digest);
-        expected
+        if !expected.is_empty() {
+            let needed = graph.below(root)?;
+            for blob in expected.iter_mut().filter(|d| !needed.contains(&d.digest)) {
+                blob.annotations.insert(annotation::FOR_REFERRERS.into(), "true".into());
+            }
+        }
+        Ok(expected)
     }
 
     /// Adds blobs depth first, parents before children, referrers after them. Gives the manifests met.

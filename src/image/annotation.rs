@@ -18,6 +18,8 @@ pub const SIZE_DEDUPLICATED: &str = "vnd.act3-ace.data.layer.size.deduplicated";
 pub const EXTRA_MANIFESTS: &str = "vnd.act3-ace.data.extra-manifests";
 /// Version of the archive format.
 pub const SERIALIZATION_VERSION: &str = "vnd.act3-ace.data.serialization.version";
+/// Among what an archive expects on the other side: only referrers and subjects of its images need it.
+pub const FOR_REFERRERS: &str = "vnd.airgap-mirror.for-referrers";
 /// Offset after an entry, in a checkpoint line.
 pub const OFFSET: &str = "vnd.act3-ace.data.offset";
 

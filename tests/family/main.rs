@@ -2,6 +2,7 @@
 
 mod archive;
 mod clone;
+mod increments;
 mod killed;
 mod line;
 #[path = "../cli/program.rs"]

@@ -1,10 +1,12 @@
 //! Running the program for its report, and the lists and rules that runs are given.
 
+use std::io::Write;
 use std::path::Path;
+use std::process::Stdio;
 
 use serde_json::Value;
 
-use super::program::mirror;
+use super::program::{mirror, process};
 
 /// An index of several platforms, one of Docker's, single images that share layers, an artifact.
 pub const IMAGES: [&str; 6] = [
@@ -24,6 +26,24 @@ pub fn run(home: &Path, arguments: &[&str], code: i32) -> Value {
     let json: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(json["exitCode"], code, "{json}");
     json
+}
+
+/// Runs with the bytes on standard input.
+pub fn run_on(home: &Path, bytes: &[u8], arguments: &[&str], code: i32) -> Value {
+    let mut child = process(home)
+        .args(["--output", "json"])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It may end before it has read everything.
+    let _ = child.stdin.take().unwrap().write_all(bytes);
+    let output = child.wait_with_output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {out}{err}");
+    serde_json::from_str(&out).unwrap()
 }
 
 /// Writes a list of the images behind a prefix.

@@ -1,15 +1,13 @@
 //! `unarchive` brings every image of an archive to its destinations: from a file what is needed, from a pipe in one
 //! pass, each blob once to a registry; and never says yes to an archive that is not whole.
 
-use std::io::Write;
 use std::path::Path;
-use std::process::Stdio;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::program::{Registry, process, unpack_samples};
-use super::run::{IMAGES, digests, is_empty, run, whole, write_list};
+use super::program::{Registry, unpack_samples};
+use super::run::{IMAGES, digests, is_empty, run, run_on, whole, write_list};
 
 /// A home with the images in `images`, their list, and their archive, referrers included.
 fn archived() -> TempDir {
@@ -17,24 +15,6 @@ fn archived() -> TempDir {
     write_list(home.path(), "sources.list", "oci:images:", &IMAGES);
     run(home.path(), &["archive", "sources.list", "sync.tar", "sync", "-r"], 0);
     home
-}
-
-/// Runs with the bytes on standard input.
-fn run_on(home: &Path, bytes: &[u8], arguments: &[&str], code: i32) -> Value {
-    let mut child = process(home)
-        .args(["--output", "json"])
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // It may end before it has read everything.
-    let _ = child.stdin.take().unwrap().write_all(bytes);
-    let output = child.wait_with_output().unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {out}{err}");
-    serde_json::from_str(&out).unwrap()
 }
 
 /// The images are there, with all that they need, and are what they were.

@@ -205,7 +205,7 @@ impl Promise {
         if missing.is_empty() {
             Ok(())
         } else {
-            Err(without_base(&arrived.place, &arrived.destination.describe(), missing))
+            Err(without_base(&arrived.place, &arrived.destination.describe(), missing, true))
         }
     }
 
@@ -233,13 +233,13 @@ impl Promise {
     }
 }
 
-/// What a differential archive expects at the destination is not there.
-pub fn without_base(place: &str, destination: &str, missing: BTreeSet<Digest>) -> Error {
+/// What a differential archive expects at the destination is not there. `untouched`: nothing was pushed before.
+pub fn without_base(place: &str, destination: &str, missing: BTreeSet<Digest>, untouched: bool) -> Error {
+    let left = if untouched { "Nothing was pushed" } else { "What arrived stays there, nothing was tagged" };
     Error::Refused(format!(
-        "{place} leaves out what it expects in {}, and {} of that is missing there: {}. Nothing was pushed: read the \
+        "{place} leaves out what it expects in {destination}, and {} of that is missing there: {}. {left}: read the \
          archives that came before it into the same repository first, then this one; or serialize without leaving that \
          out",
-        destination,
         missing.len(),
         named(&missing)
     ))

@@ -48,7 +48,7 @@ pub trait Landing: Send + Sync {
     async fn land(&self, descriptor: &Descriptor, bytes: &dyn BlobSource) -> std::result::Result<(), Shared>;
 
     /// A manifest passes and is kept in memory; what it names comes later, in the usual order.
-    fn passes(&self, _manifest: &Manifest) -> Result<()> {
+    async fn passes(&self, _manifest: &Manifest) -> Result<()> {
         Ok(())
     }
 }
@@ -171,7 +171,8 @@ impl Reading<'_> {
                 pass::Passing::Expected(expected) => {
                     let lacking = self.landing.lacking(&expected).await?;
                     if !lacking.is_empty() {
-                        return Err(without_base(self.place, &self.landing.describe(), lacking.into_iter().collect()));
+                        let (place, lacking) = (self.landing.describe(), lacking.into_iter().collect());
+                        return Err(without_base(self.place, &place, lacking, true));
                     }
                 }
                 pass::Passing::Data(_) | pass::Passing::End => {}
@@ -240,7 +241,7 @@ impl Reading<'_> {
             }
             let descriptor = Descriptor::new(kind, digest, descriptor.size);
             let manifest = Manifest { descriptor, bytes };
-            self.landing.passes(&manifest)?;
+            self.landing.passes(&manifest).await?;
             if self.kept.insert(digest, (manifest, permits)).is_none() {
                 self.kept_units += units;
             }

@@ -6,7 +6,7 @@
 
 mod sorting;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::copy::{self, Copier};
@@ -63,14 +63,12 @@ pub async fn unarchive(
     let mut report = Report::new(place.clone(), root.digest, options);
     let mut routes = scatter::route(&copier, &read.source, &root, mapper, options, &mut report).await?;
     let destinations = routes.destinations(&copier)?;
-    if !read.passed {
-        refuse_without_base(&copier, &read, &survey, &routes, &destinations, options).await?;
-        // A later part relies on what earlier ones brought.
-        let layers = [read.source.clone()].into_iter().chain(destinations.iter().cloned()).collect();
-        let overlay = Overlay::new(&place, layers);
-        survey.manifests.keys().for_each(|digest| overlay.learn(*digest, read.source.clone()));
-        routes.read_from(&(Arc::new(overlay) as Arc<dyn Store>));
-    }
+    refuse_without_base(&copier, &read, &survey, &routes, &destinations, options).await?;
+    // A later part relies on what earlier ones brought.
+    let layers = [read.source.clone()].into_iter().chain(destinations.iter().cloned()).collect();
+    let overlay = Overlay::new(&place, layers);
+    survey.manifests.keys().for_each(|digest| overlay.learn(*digest, read.source.clone()));
+    routes.read_from(&(Arc::new(overlay) as Arc<dyn Store>));
     let foreign: Vec<&Descriptor> =
         survey.children.values().flat_map(|c| &c.layers).filter(|d| d.is_foreign()).collect();
     let mut seen = HashSet::new();
@@ -92,8 +90,8 @@ pub async fn unarchive(
     Ok(report)
 }
 
-/// Refuses a differential archive, before anything is pushed, if something that it leaves out and that its images need
-/// is at none of their destinations.
+/// Refuses a differential archive if something that it leaves out and that its images need is at none of their
+/// destinations: before anything is pushed, where it can be read again.
 async fn refuse_without_base(
     copier: &Copier,
     read: &Read,
@@ -106,23 +104,44 @@ async fn refuse_without_base(
     let needed: HashSet<Digest> =
         manifests.filter_map(|m| survey.children.get(&m)).flat_map(|c| c.all()).map(|d| d.digest).collect();
     let left_out = read.archive.contents.expected.iter();
-    let mut missing: Vec<Descriptor> =
-        left_out.filter(|d| options.recursive || needed.contains(&d.digest)).map(Descriptor::bare).collect();
+    let wanted = left_out.filter(|d| options.recursive || needed.contains(&d.digest)).cloned().collect();
+    let nowhere = nowhere(copier, &read.source, destinations, wanted).await?;
+    let untouched = !read.passed || options.check;
+    refuse(&read.archive.describe(), destinations, nowhere.iter(), untouched)
+}
+
+/// Of what an archive leaves out, what is at none of the destinations.
+async fn nowhere(
+    copier: &Copier,
+    source: &Arc<dyn Store>,
+    destinations: &[Arc<dyn Store>],
+    mut left_out: Vec<Descriptor>,
+) -> Result<Vec<Descriptor>> {
     for to in destinations {
-        if missing.is_empty() {
-            return Ok(());
+        if left_out.is_empty() {
+            break;
         }
-        let way = copier.way(read.source.clone(), to.clone(), read.archive.describe());
-        let lacking: HashSet<Digest> = way.lacking(&missing).await?.into_iter().collect();
-        missing.retain(|d| lacking.contains(&d.digest));
+        let way = copier.way(source.clone(), to.clone(), source.describe());
+        let lacking: HashSet<Digest> = way.lacking(&left_out).await?.into_iter().collect();
+        left_out.retain(|d| lacking.contains(&d.digest));
     }
+    Ok(left_out)
+}
+
+/// Refuses an archive that leaves out what it needs and what is nowhere, if there is such a thing.
+fn refuse<'a>(
+    place: &str,
+    destinations: &[Arc<dyn Store>],
+    nowhere: impl Iterator<Item = &'a Descriptor>,
+    untouched: bool,
+) -> Result<()> {
+    let missing: BTreeSet<Digest> = nowhere.map(|d| d.digest).collect();
     if missing.is_empty() || destinations.is_empty() {
         return Ok(());
     }
     let mut names: Vec<String> = destinations.iter().map(|to| to.describe()).collect();
     names.sort();
-    let missing = missing.into_iter().map(|d| d.digest).collect();
-    Err(without_base(&read.archive.describe(), &names.join(", "), missing))
+    Err(without_base(place, &names.join(", "), missing, untouched))
 }
 
 /// Says that an archive is not whole, whatever of it arrived.

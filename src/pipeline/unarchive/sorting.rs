@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use futures_util::StreamExt;
 
-use crate::image::{Descriptor, Digest, ImageName, Manifest, media_type};
+use crate::image::{Descriptor, Digest, ImageName, Manifest, annotation, media_type};
 use crate::mapping::Mapper;
 use crate::pipeline::Result;
 use crate::pipeline::copy::{Copier, Shared};
@@ -46,7 +46,13 @@ struct Known {
     awaited: HashSet<Digest>,
     /// Where to put what may be needed.
     first: Option<Arc<dyn Store>>,
+    /// Something may have been pushed.
+    begun: bool,
     landed: HashMap<Digest, Arc<dyn Store>>,
+    /// What the archive leaves out; once the index has passed, only what is at no destination.
+    left_out: HashMap<Digest, Descriptor>,
+    /// Every destination of the chosen images.
+    destinations: Vec<Arc<dyn Store>>,
 }
 
 impl Sorting {
@@ -75,8 +81,8 @@ impl Sorting {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The images to take, with their first destinations; the others have none.
-    fn first_destinations(&self, index: &Manifest) -> Result<Vec<(Digest, Option<ImageName>)>> {
+    /// The images with their destinations; those not to take have none.
+    fn destinations_of(&self, index: &Manifest) -> Result<Vec<(Digest, Vec<ImageName>)>> {
         let all = children(index, &self.place)?;
         let fits = |d: &Descriptor| {
             let platforms = &self.options.platforms;
@@ -88,25 +94,24 @@ impl Sorting {
             let located = |image: &Descriptor| Located { store: self.source.clone(), image: image.clone(), line: None };
             plan(chosen.iter().map(located).collect(), &self.mapper)?;
         }
-        let mut first = HashMap::new();
+        let mut found: HashMap<Digest, Vec<ImageName>> = HashMap::new();
         for image in &chosen {
             // Which platforms of it go where is known only when it was read: then the mapper is asked again.
-            let destination = self.mapper.destinations(image).unwrap_or_default().into_iter().next();
-            if let Some(destination) = destination {
-                first.entry(image.digest).or_insert(destination);
-            }
+            let destinations = self.mapper.destinations(image).unwrap_or_default();
+            found.entry(image.digest).or_default().extend(destinations);
         }
-        Ok(all.into_iter().map(|d| (d.digest, first.get(&d.digest).cloned())).collect())
+        Ok(all.into_iter().map(|d| (d.digest, found.get(&d.digest).cloned().unwrap_or_default())).collect())
     }
 
     fn route(&self, index: &Manifest) -> Result<()> {
-        for (digest, destination) in self.first_destinations(index)? {
-            let store = destination.map(|name| self.copier.open(&name)).transpose()?;
+        for (digest, destinations) in self.destinations_of(index)? {
+            let stores =
+                destinations.iter().map(|name| self.copier.open(name)).collect::<crate::store::Result<Vec<_>>>()?;
             let mut known = self.known();
-            match store {
+            match stores.first() {
                 Some(store) => {
                     known.first.get_or_insert_with(|| store.clone());
-                    known.needed.entry(digest).or_insert(store);
+                    known.needed.entry(digest).or_insert_with(|| store.clone());
                     if !known.passed.contains(&digest) {
                         known.awaited.insert(digest);
                     }
@@ -115,7 +120,35 @@ impl Sorting {
                     known.unwanted.insert(digest);
                 }
             }
+            for store in stores {
+                // The copier opens each once.
+                if !known.destinations.iter().any(|other| Arc::ptr_eq(other, &store)) {
+                    known.destinations.push(store);
+                }
+            }
         }
+        Ok(())
+    }
+
+    /// Looks for what the archive leaves out. Where all of it is needed, what is nowhere is refused before anything
+    /// lands; where images are left out too, when a manifest that needs it passes.
+    async fn look_for_base(&self) -> Result<()> {
+        let (left_out, destinations, all_needed) = {
+            let mut known = self.known();
+            let left_out: Vec<Descriptor> = std::mem::take(&mut known.left_out).into_values().collect();
+            (left_out, known.destinations.clone(), known.unwanted.is_empty())
+        };
+        // Which platforms are needed is known in the end.
+        if !self.options.platforms.is_empty() {
+            return Ok(());
+        }
+        let needed = |d: &Descriptor| self.options.recursive || d.annotation(annotation::FOR_REFERRERS).is_none();
+        let left_out = left_out.into_iter().filter(needed).collect();
+        let nowhere = super::nowhere(&self.copier, &self.source, &destinations, left_out).await?;
+        if all_needed {
+            super::refuse(&self.place, &destinations, nowhere.iter(), true)?;
+        }
+        self.known().left_out = nowhere.into_iter().map(|d| (d.digest, d)).collect();
         Ok(())
     }
 
@@ -138,8 +171,9 @@ impl Landing for Sorting {
         self.place.clone()
     }
 
-    /// Where images go is known only when their index has passed: what is missing there fails with its image.
-    async fn lacking(&self, _: &[Descriptor]) -> Result<Vec<Digest>> {
+    /// Where images go is known only when their index has passed: that comes next.
+    async fn lacking(&self, expected: &[Descriptor]) -> Result<Vec<Digest>> {
+        self.known().left_out.extend(expected.iter().map(|d| (d.digest, d.clone())));
         Ok(Vec::new())
     }
 
@@ -152,16 +186,19 @@ impl Landing for Sorting {
             }
             return Ok(());
         };
+        self.known().begun = true;
         let way = self.copier.way(self.source.clone(), store.clone(), self.place.as_str());
         way.land(descriptor, bytes).await?;
         self.known().landed.insert(descriptor.digest, store);
         Ok(())
     }
 
-    fn passes(&self, manifest: &Manifest) -> Result<()> {
+    async fn passes(&self, manifest: &Manifest) -> Result<()> {
         let digest = manifest.digest();
-        if !std::mem::replace(&mut self.known().routed, true) && media_type::is_index(manifest.media_type()) {
-            return self.route(manifest);
+        let is_first = !std::mem::replace(&mut self.known().routed, true);
+        if is_first && media_type::is_index(manifest.media_type()) {
+            self.route(manifest)?;
+            return self.look_for_base().await;
         }
         let below = manifest.children().map_err(crate::store::Error::from)?;
         let mut known = self.known();
@@ -169,6 +206,10 @@ impl Landing for Sorting {
         known.passed.insert(digest);
         let subject = below.subject.as_ref().filter(|_| self.options.recursive).map(|d| d.digest);
         let store = known.needed.get(&digest).or_else(|| known.needed.get(&subject?)).cloned();
+        if store.is_some() {
+            let missing = below.all().filter_map(|d| known.left_out.get(&d.digest));
+            super::refuse(&self.place, &known.destinations, missing, !known.begun)?;
+        }
         let unwanted = known.unwanted.contains(&digest);
         for child in below.config.iter().chain(&below.layers).chain(&below.manifests) {
             match &store {
