@@ -117,6 +117,11 @@ impl Config {
         Config { credentials, ..self }
     }
 
+    /// The same configuration with that directory for what one run leaves to the next.
+    pub fn with_state(self, directory: PathBuf) -> Config {
+        Config { state: Some(directory), ..self }
+    }
+
     fn read(path: &Path, home: Option<&Path>) -> Result<Option<Config>> {
         match read_bounded(path)? {
             Some(text) => Self::parse_at_home(&text, path, home).map(Some),

@@ -262,6 +262,46 @@ async fn a_broken_push_goes_on_from_what_the_registry_has() {
     assert!(last.is("PUT", "/u/3?digest=") && last.body.is_empty());
 }
 
+/// What an earlier run has left is looked at where a mount is refused, too.
+#[tokio::test]
+async fn an_upload_of_an_earlier_run_goes_on_where_the_mount_is_refused() {
+    let bytes = content(16 << 20);
+    let home = tempfile::tempdir().unwrap();
+    let server = Server::start(|asked, before| {
+        let posts = before.iter().filter(|a| a.method == "POST").count();
+        match asked.method.as_str() {
+            "POST" => reply(202).header("Location", format!("/u/{posts}")),
+            "PUT" if posts == 1 => reply(0).drop_after(1_000_000),
+            "GET" if posts == 1 => reply(503),
+            "GET" => reply(204).header("Location", &asked.target).header("Range", "0-999999"),
+            "PATCH" => reply(202).header("Location", &asked.target),
+            _ => reply(201),
+        }
+    })
+    .await;
+    let image: ImageName = format!("{}/a:latest", server.address).parse().unwrap();
+    let open = || {
+        let config = Config::default().with_state(home.path().to_owned());
+        Stores::new(Client::new(Arc::new(config))).open(&image).unwrap()
+    };
+    let (store, blob, from) = (open(), described(&bytes), source(&bytes));
+    let first = tokio::spawn(async move { store.push_blob(&blob, &from, Some("other")).await });
+    while server.count("GET", "/u/0") == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+
+    let pushed = open().push_blob(&described(&bytes), &source(&bytes), Some("other")).await.unwrap();
+    assert_eq!(pushed, Pushed::Sent);
+    let asked = server.asked();
+    let patch = asked.iter().find(|a| a.method == "PATCH").unwrap();
+    assert_eq!((patch.target.as_str(), patch.body.len()), ("/u/0", bytes.len() - 1_000_000));
+    assert!(asked.last().unwrap().is("PUT", "/u/0?digest="));
+    assert_eq!(server.count("POST", "/v2/a/blobs/uploads/?mount="), 2, "a mount would have moved nothing");
+    assert_eq!(std::fs::read_dir(home.path().join("uploads")).unwrap().count(), 0);
+}
+
 #[tokio::test]
 async fn a_session_that_is_gone_is_replaced() {
     let bytes = content(1000);

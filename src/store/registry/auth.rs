@@ -16,9 +16,11 @@ use serde::Deserialize;
 use tokio::sync::OnceCell;
 use url::Url;
 
-use super::exchange::{Failure, Route, bounded_text, registry_message};
+use super::answer::{bounded_text, registry_message};
+use super::exchange::Failure;
 use super::pace::{Hosts, locked};
 use super::retry::{Budget, TRIES, retry_after};
+use super::route::Route;
 use super::transport::{Transport, is_loopback, trouble};
 use crate::config::{self, Config, Credential};
 use crate::store::Error;

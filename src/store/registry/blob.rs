@@ -13,8 +13,8 @@ use reqwest::Method;
 use reqwest::header::{CONTENT_RANGE, HeaderValue, RANGE};
 
 use super::Repository;
+use super::answer::Answer;
 use super::elsewhere::Elsewhere;
-use super::exchange::Answer;
 use super::rate::Rate;
 use super::retry::{Budget, TRIES};
 use crate::image::Descriptor;

@@ -9,8 +9,10 @@ use std::sync::Arc;
 
 use url::Url;
 
+use super::answer::Answer;
 use super::auth::Scopes;
-use super::exchange::{Answer, Ask, Route};
+use super::exchange::Ask;
+use super::route::Route;
 use super::transport::is_loopback;
 use super::{Client, Result};
 use crate::config::endpoint::authority;

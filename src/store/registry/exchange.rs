@@ -1,4 +1,4 @@
-//! One question and its answer, and asking again. [`Client::once`] sends one request with what authorises it,
+//! One question, and asking again. [`Client::once`] sends one request with what authorises it,
 //! follows redirects and answers challenges; [`Client::ask`] repeats it while that can help, and goes on to
 //! the next endpoint of the registry when one has failed.
 //!
@@ -11,19 +11,17 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HeaderMap, LOCATION};
 use reqwest::{Method, StatusCode};
-use serde::Deserialize;
 use url::Url;
 
+use super::answer::{Answer, LARGEST_ERROR_BODY, Verdict, bounded_text, verdict};
 use super::auth::{Authorization, Scopes};
-use super::elsewhere::is_open_to_all;
-use super::pace::{Host, Lane, Place};
-use super::rate::Rate;
+use super::pace::{Host, Lane};
 use super::retry::{Budget, LONGEST_RETRY_AFTER, TRIES, retry_after};
+use super::route::Route;
 use super::transport::trouble;
 use super::window::Kind;
 use super::{Client, Repository};
-use crate::config::{Endpoint, Referrers, Tls};
-use crate::store::error::{Trouble, TroubleKind, printable};
+use crate::store::error::{Trouble, TroubleKind};
 use crate::store::{Error, Result};
 
 /// Redirects that one request follows.
@@ -36,76 +34,6 @@ const CHALLENGES: usize = 64;
 pub const REFUSALS: u32 = 30;
 /// Tries at an endpoint when there is another one to go to.
 const TRIES_BEFORE_NEXT: u32 = 3;
-const LARGEST_ERROR_BODY: usize = 64 << 10;
-
-/// How to reach one repository through one endpoint.
-pub struct Route {
-    endpoint: Endpoint,
-    /// Registry whose credentials may be used here.
-    pub registry: String,
-    /// The repository's name there.
-    pub repository: String,
-    /// No credential is sent, and no redirect followed to where one could be read.
-    is_anonymous: bool,
-}
-
-impl Route {
-    pub fn new(endpoint: Endpoint, registry: String) -> Self {
-        Route { registry, repository: endpoint.repository.clone(), endpoint, is_anonymous: false }
-    }
-
-    /// To a place that is no registry of the user's.
-    pub fn anonymous(endpoint: Endpoint, place: String) -> Self {
-        Route { is_anonymous: true, ..Route::new(endpoint, place) }
-    }
-
-    pub fn base(&self) -> &Url {
-        &self.endpoint.url
-    }
-
-    pub fn referrers(&self) -> Referrers {
-        self.endpoint.supports_referrers
-    }
-
-    /// For messages.
-    pub fn place(&self) -> String {
-        let slash = if self.repository.is_empty() { "" } else { "/" };
-        format!("{}{slash}{}", self.registry, self.repository)
-    }
-
-    pub fn origin(&self) -> String {
-        self.endpoint.url.origin().ascii_serialization()
-    }
-
-    /// Whether `url` is at this endpoint (scheme, host and port), and gets its credentials.
-    pub fn is_home(&self, url: &Url) -> bool {
-        !self.is_anonymous && url.origin() == self.endpoint.url.origin()
-    }
-
-    /// Whether a redirect to `url` is followed.
-    fn leads_to(&self, url: &Url) -> bool {
-        matches!(url.scheme(), "http" | "https") && (!self.is_anonymous || is_open_to_all(url))
-    }
-
-    /// What is trusted at `url`: elsewhere the client certificate is not shown.
-    pub fn tls_for(&self, url: &Url) -> Tls {
-        let tls = self.endpoint.tls.clone();
-        if self.is_home(url) { tls } else { Tls { client_certificate: None, ..tls } }
-    }
-
-    /// `/v2/REPOSITORY/REST` at this endpoint. `rest` is a path with an optional query, already escaped.
-    pub fn url(&self, rest: &str) -> Url {
-        let mut url = self.endpoint.url.clone();
-        let (path, query) = match rest.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (rest, None),
-        };
-        let root = url.path().trim_end_matches('/').trim_end_matches("/v2").to_owned();
-        url.set_path(&format!("{root}/v2/{}/{path}", self.repository));
-        url.set_query(query);
-        url
-    }
-}
 
 /// A question.
 #[derive(Clone)]
@@ -127,142 +55,6 @@ pub enum Failure {
     /// Asking again may help.
     Broken(Trouble),
     Final(Error),
-}
-
-/// An answer whose body has not been read.
-pub struct Answer {
-    pub route: Arc<Route>,
-    /// Where it came from in the end.
-    pub url: Url,
-    response: reqwest::Response,
-    silence: Duration,
-    /// How fast the configuration lets the body come.
-    pub rate: Option<Arc<Rate>>,
-    _place: Option<Place>,
-}
-
-impl Answer {
-    /// An answer to a request whose place in its lane is held elsewhere.
-    pub fn new(route: Arc<Route>, url: Url, response: reqwest::Response, silence: Duration) -> Self {
-        Answer { route, url, response, silence, rate: None, _place: None }
-    }
-
-    pub fn status(&self) -> u16 {
-        self.response.status().as_u16()
-    }
-
-    pub fn header(&self, name: impl reqwest::header::AsHeaderName) -> Option<&str> {
-        self.response.headers().get(name)?.to_str().ok()
-    }
-
-    /// Length of the body, where the server says it.
-    pub fn length(&self) -> Option<u64> {
-        self.header(reqwest::header::CONTENT_LENGTH)?.trim().parse().ok()
-    }
-
-    /// It came from another place than the registry.
-    pub fn is_redirected(&self) -> bool {
-        !self.route.is_home(&self.url)
-    }
-
-    /// The next piece of the body; `None` at its end. Fails on silence and on a broken connection.
-    pub async fn chunk(&mut self) -> std::result::Result<Option<Bytes>, Trouble> {
-        match tokio::time::timeout(self.silence, self.response.chunk()).await {
-            Ok(Ok(chunk)) => Ok(chunk),
-            Ok(Err(e)) => Err(trouble(&e)),
-            Err(_) => Err(Trouble::interrupted(format!("nothing came for {} s", self.silence.as_secs_f64()))),
-        }
-    }
-
-    /// The whole body. Fails for more than `limit` bytes.
-    pub async fn body(&mut self, limit: u64) -> std::result::Result<Vec<u8>, BodyError> {
-        if let Some(length) = self.length().filter(|l| *l > limit) {
-            return Err(BodyError::TooLarge(length));
-        }
-        let mut out = Vec::new();
-        while let Some(chunk) = self.chunk().await.map_err(BodyError::Broken)? {
-            out.extend_from_slice(&chunk);
-            if out.len() as u64 > limit {
-                return Err(BodyError::TooLarge(out.len() as u64));
-            }
-            if let Some(rate) = &self.rate {
-                rate.take(chunk.len() as f64).await;
-            }
-        }
-        Ok(out)
-    }
-
-    /// The error that this answer is.
-    pub async fn into_error(self, what: &str) -> Error {
-        let (status, place) = (self.status(), self.route.place());
-        let text = bounded_text(self.response, LARGEST_ERROR_BODY, self.silence).await.unwrap_or_default();
-        let message = registry_message(&text);
-        match status {
-            401 => Error::Unauthorized { place, reason: format!("{what}: HTTP 401: {message}") },
-            _ => Error::Http { place, what: what.into(), status, message },
-        }
-    }
-
-    /// The error for a page where something else was asked for: its first line says whose it is.
-    pub async fn into_page_error(self, what: &str) -> Error {
-        let (status, place) = (self.status(), self.route.place());
-        let text = bounded_text(self.response, LARGEST_ERROR_BODY, self.silence).await.unwrap_or_default();
-        Error::Protocol {
-            place,
-            what: what.into(),
-            reason: format!("HTTP {status}, but the answer is a page: {}", printable(&text)),
-        }
-    }
-
-    /// Whether the server calls the body HTML.
-    pub fn is_page(&self) -> bool {
-        self.header(reqwest::header::CONTENT_TYPE).is_some_and(|t| t.trim_start().starts_with("text/html"))
-    }
-}
-
-/// Why a body could not be read.
-pub enum BodyError {
-    TooLarge(u64),
-    Broken(Trouble),
-}
-
-/// At most `limit` bytes of a body as text; `None` when it breaks before the first.
-pub async fn bounded_text(mut response: reqwest::Response, limit: usize, silence: Duration) -> Option<String> {
-    let mut out = Vec::new();
-    while out.len() < limit {
-        match tokio::time::timeout(silence, response.chunk()).await {
-            Ok(Ok(Some(chunk))) => out.extend_from_slice(&chunk[..chunk.len().min(limit - out.len())]),
-            Ok(Ok(None)) => break,
-            _ if out.is_empty() => return None,
-            _ => break,
-        }
-    }
-    Some(String::from_utf8_lossy(&out).into_owned())
-}
-
-/// The registry's own words (distribution-spec, "Error codes"), or the first line of what it sent, escaped.
-pub fn registry_message(body: &str) -> String {
-    #[derive(Deserialize)]
-    struct Envelope {
-        errors: Vec<Entry>,
-    }
-    #[derive(Deserialize)]
-    struct Entry {
-        #[serde(default)]
-        code: String,
-        #[serde(default)]
-        message: Option<String>,
-    }
-    match serde_json::from_str::<Envelope>(body) {
-        Ok(envelope) if !envelope.errors.is_empty() => {
-            let say = |e: &Entry| match e.message.as_deref().filter(|m| !m.is_empty()) {
-                Some(message) => format!("{}: {}", printable(&e.code), printable(message)),
-                None => printable(&e.code),
-            };
-            envelope.errors.iter().take(3).map(say).collect::<Vec<_>>().join("; ")
-        }
-        _ => printable(body),
-    }
 }
 
 impl Client {
@@ -313,7 +105,7 @@ impl Client {
                     continue;
                 }
             }
-            let answer = Answer { route: route.clone(), url, response, silence, rate, _place: place };
+            let answer = Answer::new(route.clone(), url, response, silence).holding(place, rate);
             if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(answer);
             }
@@ -386,7 +178,7 @@ impl Repository {
             let ask = renamed.as_ref().unwrap_or(ask);
             match self.client.persist(route, ask, route.url(ask.path), tries).await {
                 Err(e) if is_endpoint_trouble(&e) => last = Some(e),
-                other if route.endpoint.is_mirror && !is_last && is_miss(&other) => {
+                other if route.is_mirror() && !is_last && is_miss(&other) => {
                     missed = true;
                     last = other.err();
                 }
@@ -445,27 +237,6 @@ impl Client {
     }
 }
 
-/// What an answer means for asking again.
-pub enum Verdict {
-    Final,
-    /// Too many requests: the host is paused already.
-    Refused,
-    Trouble,
-}
-
-pub fn verdict(answer: &Answer) -> Verdict {
-    let pause = retry_after(answer.response.headers(), SystemTime::now());
-    if pause.is_some_and(|p| p > LONGEST_RETRY_AFTER) {
-        return Verdict::Final;
-    }
-    match answer.status() {
-        429 => Verdict::Refused,
-        408 | 425 | 500 | 502 | 503 | 504 => Verdict::Trouble,
-        400..=499 if answer.is_redirected() && answer.status() != 416 => Verdict::Trouble,
-        _ => Verdict::Final,
-    }
-}
-
 /// Lets the host's pace learn from an answer, and from how long it took where that is the host's own doing. Every answer
 /// that asks to be left alone pauses the whole host.
 pub fn note(host: &Arc<Host>, response: &reqwest::Response, took: Option<(Kind, Duration)>) {
@@ -506,45 +277,5 @@ fn is_endpoint_trouble(error: &Error) -> bool {
         Error::Transport { .. } => true,
         Error::Http { status, .. } => *status >= 500 || *status == 429,
         _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn route(url: &str) -> Route {
-        let endpoint = Endpoint {
-            url: Url::parse(url).unwrap(),
-            repository: "a/b".into(),
-            is_mirror: false,
-            tls: Tls::default(),
-            supports_referrers: Referrers::Auto,
-        };
-        Route::new(endpoint, "reg".into())
-    }
-
-    #[test]
-    fn urls_keep_the_endpoints_path() {
-        assert_eq!(route("http://h:1").url("tags/list?n=3").as_str(), "http://h:1/v2/a/b/tags/list?n=3");
-        assert_eq!(route("http://h/p/").url("blobs/x").as_str(), "http://h/p/v2/a/b/blobs/x");
-        assert_eq!(route("http://h/p/v2").url("blobs/x").as_str(), "http://h/p/v2/a/b/blobs/x");
-    }
-
-    #[test]
-    fn home_is_scheme_host_and_port() {
-        let route = route("https://h");
-        assert!(route.is_home(&Url::parse("https://h:443/x").unwrap()));
-        for other in ["http://h/", "https://h:444/", "https://h.example/"] {
-            assert!(!route.is_home(&Url::parse(other).unwrap()), "{other}");
-        }
-    }
-
-    #[test]
-    fn repeats_the_registrys_words() {
-        let body = r#"{"errors":[{"code":"DENIED","message":"no\u001b[31m"},{"code":"X"}]}"#;
-        assert_eq!(registry_message(body), "DENIED: no\\u{1b}[31m; X");
-        assert_eq!(registry_message("<html>\n<b>"), "<html>…");
-        assert_eq!(registry_message(""), "");
     }
 }

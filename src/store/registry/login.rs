@@ -9,10 +9,12 @@ use reqwest::Method;
 use reqwest::header::HeaderMap;
 
 use super::Client;
+use super::answer::Answer;
 use super::auth::Scopes;
-use super::exchange::{Answer, Ask, Route};
+use super::exchange::Ask;
 use super::pace::Lane;
 use super::retry::TRIES;
+use super::route::Route;
 use crate::config::Access;
 use crate::image::reference::is_docker_hub;
 use crate::store::{Error, Result};

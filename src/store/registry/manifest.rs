@@ -10,7 +10,8 @@ use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 
 use super::Repository;
-use super::exchange::{Answer, Ask, BodyError};
+use super::answer::{Answer, BodyError};
+use super::exchange::Ask;
 use super::retry::Budget;
 use crate::image::manifest::{MAX_MANIFEST_BYTES, sniff_media_type};
 use crate::image::{Algorithm, Descriptor, Digest, Manifest, media_type};

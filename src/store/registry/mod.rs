@@ -4,6 +4,7 @@
 //! them, one file per thing of the protocol: `manifest`, `blob`, `upload`, `referrers`, `tags`. Invariant of
 //! them all: the bytes decide, whatever a header says; a wait has a time-out and a retry a budget.
 
+mod answer;
 mod auth;
 mod blob;
 mod elsewhere;
@@ -14,6 +15,7 @@ mod pace;
 mod rate;
 mod referrers;
 mod retry;
+mod route;
 mod tags;
 mod transport;
 mod unfinished;
@@ -30,8 +32,9 @@ use reqwest::header::HeaderMap;
 pub use self::login::Login;
 
 use self::auth::{Authenticator, Scopes};
-use self::exchange::{Ask, Route};
+use self::exchange::Ask;
 use self::pace::{Hosts, Lane, locked};
+use self::route::Route;
 use self::transport::Transport;
 use self::unfinished::Unfinished;
 use super::{BlobReader, BlobSource, Name, Prefix, Pushed, Result, Store};

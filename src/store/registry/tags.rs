@@ -9,7 +9,8 @@ use serde::Deserialize;
 use url::Url;
 
 use super::Repository;
-use super::exchange::{Answer, Ask, BodyError};
+use super::answer::{Answer, BodyError};
+use super::exchange::Ask;
 use super::retry::{Budget, TRIES};
 use crate::image::descriptor::null_is_empty;
 use crate::store::error::printable;

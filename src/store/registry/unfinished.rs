@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::exchange::Route;
+use super::route::Route;
 use crate::config::OwnFile;
 use crate::image::{Descriptor, Digest};
 
