@@ -209,13 +209,13 @@ pub struct Unpacked<R: BufRead> {
 
 enum Frame<R: BufRead> {
     Zstd(zstd::stream::read::Decoder<'static, R>),
-    Gzip(flate2::bufread::GzDecoder<R>),
+    Gzip(Box<flate2::bufread::GzDecoder<R>>),
 }
 
 impl<R: BufRead> Frame<R> {
     fn open(compression: Compression, input: R) -> io::Result<Self> {
         Ok(match compression {
-            Compression::Gzip => Frame::Gzip(flate2::bufread::GzDecoder::new(input)),
+            Compression::Gzip => Frame::Gzip(Box::new(flate2::bufread::GzDecoder::new(input))),
             Compression::Zstd => {
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?.single_frame();
                 decoder.window_log_max(ZSTD_WINDOW_LOG)?;
