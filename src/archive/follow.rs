@@ -52,6 +52,7 @@ pub enum Mismatch {
 }
 
 /// Takes the bytes of an archive in order.
+#[derive(Clone)]
 pub struct Follower<'p> {
     plan: &'p Plan,
     standing: Standing,

@@ -93,6 +93,8 @@ impl NewFile {
 
 impl Drop for NewFile {
     fn drop(&mut self) {
+        // A child of this process that is just being started holds the file, too, and with it the lock.
+        let _ = self.file.unlock();
         if !self.finished
             && !self.is_kept()
             && let Err(e) = fs::remove_file(&self.partial)

@@ -60,8 +60,10 @@ pub struct Passage {
     pub level: Option<i32>,
     /// Bytes of the archive that are on the medium already.
     pub before: u64,
-    /// Bytes of the medium that they make, where it is a file.
+    /// Bytes of the medium that they make.
     pub on_medium: u64,
+    /// What a medium of blocks holds behind them, of a frame that was cut: it is made again, and compared.
+    pub tail: Bytes,
     pub watcher: Option<Box<dyn Watcher>>,
 }
 
@@ -164,6 +166,43 @@ impl<W: Write> Write for Counting<W> {
     }
 }
 
+/// Writes what comes behind that which is there already, and is given once more.
+struct Behind<W> {
+    out: W,
+    there: Bytes,
+}
+
+impl<W> Behind<W> {
+    fn other() -> io::Error {
+        io::Error::other(
+            "what is there of it was compressed otherwise than it would be now, by another version perhaps: write it \
+             anew, without --resume",
+        )
+    }
+
+    /// What is written to, when all of what is there was seen.
+    fn passed(self) -> io::Result<W> {
+        if self.there.is_empty() { Ok(self.out) } else { Err(Self::other()) }
+    }
+}
+
+impl<W: Write> Write for Behind<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.there.is_empty() {
+            return self.out.write(bytes);
+        }
+        let n = bytes.len().min(self.there.len());
+        if self.there.split_to(n) != bytes[..n] {
+            return Err(Self::other());
+        }
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
 fn run(
     blocks: mpsc::Receiver<Option<Bytes>>,
     output: Output,
@@ -176,20 +215,20 @@ fn run(
         Output::Path(path) => Arc::new(OpenOptions::new().write(true).open(path)?),
         Output::Open(file) => file,
         Output::Blocks(open, buffering) => {
-            let Passage { compression, level, before, mut watcher, .. } = passage;
-            let buffer = BlockBuffer::start(open()?, buffering)?;
+            let Passage { compression, level, before, on_medium, tail, mut watcher } = passage;
+            let out = Behind { out: BlockBuffer::start(open()?, buffering)?, there: tail };
             // What the buffer took is not on the medium before the end.
-            let (buffer, bytes, archive) = write_all(blocks, buffer, compression, level, |_, _| Ok(()))?;
-            let medium = Some(buffer.finish()?);
+            let (out, bytes, archive) = write_all(blocks, out, compression, level, |_, _| Ok(()))?;
+            let medium = Some(out.passed()?.finish()?);
             if let Some(watcher) = &mut watcher {
-                watcher.reached(before + archive, before + bytes, &|| Ok(()), true)?;
+                watcher.reached(before + archive, on_medium + bytes, &|| Ok(()), true)?;
             }
             return Ok(Written { bytes, medium });
         }
     };
     // Nobody may be waiting for it.
     let _ = opened.send(file.clone());
-    let Passage { compression, level, before, on_medium, mut watcher } = passage;
+    let Passage { compression, level, before, on_medium, mut watcher, .. } = passage;
     let sync = || match file.sync_data() {
         // A pipe has nothing to be synchronised.
         Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(()),

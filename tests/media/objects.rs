@@ -120,6 +120,37 @@ async fn killed_at_any_request_it_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_a_compressed_archive_only_what_the_store_lacks_is_sent_again() {
+    let Some(store) = Store::new("compressed") else { return };
+    let home = home().await;
+    for method in ["zstd", "gzip"] {
+        let (file, url) = (format!("a.{method}"), store.url(&format!("a.{method}")));
+        let written = |destination: &str| {
+            let arguments =
+                ["serialize", "oci:low:a", destination, "--compression", method, "--compression-level", "1"];
+            arguments.map(str::to_owned).to_vec()
+        };
+        let run = |arguments: &[String], more: &[&str]| {
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
+            mirror(&home, &store, &arguments)
+        };
+        run(&written(&file), &[]).says(0, &[]);
+        store.set(|request| if request.part() == Some(3) { Action::Alter } else { Action::Pass });
+        run(&written(&url), &[]).says(1, &["part 3", "--resume"]);
+        let (sent, parts) = mpsc::channel();
+        store.set(move |request| {
+            request.part().map(|part| sent.send(part));
+            Action::Pass
+        });
+        run(&written(&url), &["--resume", "--verify"]).says(0, &[]);
+        store.set(|_| Action::Pass);
+        assert_eq!(parts.iter().collect::<Vec<_>>(), [3], "{method}");
+        is_whole(&store, &file, &home.read(&file));
+        run(&written(&url), &["--resume"]).says(0, &[]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_byte_that_is_altered_on_the_way_is_noticed() {
     let Some(store) = Store::new("altered") else { return };
     let home = home().await;

@@ -298,7 +298,11 @@ async fn compressed_archives_have_volumes_too() {
     assert!(parts.map(|name| home.read(&name)).collect::<Vec<_>>().concat() == home.read("whole"));
     home.mirror(&["deserialize", "a.tar.zst.002", "oci:high:a"]).says(0, &[]);
     home.mirror(&["diff", "oci:low:a", "oci:high:a"]).says(0, &[]);
-    home.mirror(&[&common[..], &["--volume-size", "20000", "--resume"]].concat()).says(1, &["without --resume"]);
+    let again = home.mirror(&[&common[..], &["--volume-size", "20000", "--resume"]].concat());
+    again.says(0, &[]);
+    assert!(again.stdout.contains("were there, and are right"), "{}", again.stdout);
+    let other = ["--volume-size", "20000", "--resume", "--compression-level", "7"];
+    home.mirror(&[&common[..], &other].concat()).says(1, &["its volumes are of oci:low:a", "--force"]);
 }
 
 #[tokio::test]

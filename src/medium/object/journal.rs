@@ -108,14 +108,17 @@ fn recall(text: &str) -> Recalled {
     if parts.iter().any(|part| part.proved) {
         parts.retain(|part| part.proved);
     }
+    let is_last = |at: usize| at + 1 == parts.len();
     let gapless = parts
         .iter()
         .enumerate()
         .take_while(|(at, part)| {
             let before = upload.part_size.saturating_mul(*at as u64);
-            part.number == *at
-                && part.size > 0
-                && part.size == upload.length.saturating_sub(before).min(upload.part_size)
+            let fits = match upload.archive.compression {
+                None => part.size == upload.length.saturating_sub(before).min(upload.part_size),
+                Some(_) => part.size == upload.part_size || part.size < upload.part_size && is_last(*at),
+            };
+            part.number == *at && part.size > 0 && fits
         })
         .count();
     parts.truncate(gapless);

@@ -66,8 +66,8 @@ pub struct Begun {
 
 /// How an archive stands at its store.
 pub enum Standing {
-    /// All of it is there.
-    Complete,
+    /// All of it is there; it has so many bytes.
+    Complete(u64),
     Begun(Box<Begun>),
 }
 
@@ -96,9 +96,12 @@ pub async fn begin(url: &str, access: &Access, wanted: &Wanted<'_>) -> io::Resul
     let part_size = schedule::part_size(wanted.length, compressed);
     let object = Object::new(url, access, super::access::SILENCE + Duration::from_secs(part_size / SLOWEST))?;
     let (mut journal, Recalled { upload, parts }) = Journal::open(wanted.state, &object)?;
-    if wanted.resume && object.commit().await?.is_some_and(|commit| commit.archive.is_same(&wanted.archive)) {
+    if wanted.resume
+        && let Some(commit) = object.commit().await?
+        && commit.archive.is_same(&wanted.archive)
+    {
         journal.forget()?;
-        return Ok(Standing::Complete);
+        return Ok(Standing::Complete(commit.length));
     }
     if let Some(upload) = upload {
         if wanted.resume && upload.archive.is_same(&wanted.archive) {
@@ -152,8 +155,12 @@ impl Begun {
     }
 
     /// Where writing goes on: a blob that the store has in part was not verified when it was sent. So the part that it
-    /// begins in, and all behind it, are made once more and compared; only what differs is sent again.
+    /// begins in, and all behind it, are made once more and compared; only what differs is sent again. Of a compressed
+    /// archive nobody can tell where a part begins in it: all of it is made once more.
     pub fn restart(&self, plan: &Plan) -> u64 {
+        if self.upload.archive.compression.is_some() {
+            return 0;
+        }
         let standing = follow::Standing::at(plan, self.offset());
         match plan.entries.get(standing.entry) {
             Some(entry) if standing.within > 0 => entry.offset / self.upload.part_size * self.upload.part_size,
@@ -239,9 +246,7 @@ impl ObjectWriter {
         {
             return Err(altered_on_the_way(altered.number, "was stored with another checksum than it has"));
         }
-        if let Some(journal) = &mut self.journal
-            && self.upload.archive.compression.is_none()
-        {
+        if let Some(journal) = &mut self.journal {
             journal.add(&part)?;
             self.kept.store(self.parts.len(), Relaxed);
         }
@@ -330,6 +335,8 @@ impl Medium for ObjectWriter {
         while !self.in_flight.is_empty() {
             self.take_one()?;
         }
+        // What another version of the program compressed may have been longer.
+        self.parts.split_off(&self.number);
         let written = self.complete()?;
         if let Some(journal) = self.journal.take() {
             journal.forget()?;

@@ -5,9 +5,9 @@ use std::io;
 use std::path::Path;
 
 use super::failed::{Failed, refused};
+use super::there::Place;
 use super::{Report, Result, Work, into_object, into_volumes, onto_tape, ordered};
-use crate::archive::follow::Standing;
-use crate::medium::Place;
+use crate::medium;
 use crate::medium::identity::Identity;
 use crate::medium::object::writer::Watch;
 use crate::medium::ordered::{Output, Passage};
@@ -16,7 +16,7 @@ use crate::medium::ordered::{Output, Passage};
 pub struct Begun {
     pub output: Output,
     /// What is on it already.
-    pub from: Standing,
+    pub from: Place,
     /// Tells what a later run can go on with, if this one fails.
     pub watch: Option<Watch>,
 }
@@ -24,16 +24,29 @@ pub struct Begun {
 impl Begun {
     /// Nothing of the archive is on it.
     fn anew(output: Output) -> Self {
-        Begun { output, from: Standing::start(), watch: None }
+        Begun { output, from: Place::start(), watch: None }
+    }
+}
+
+/// How an archive stands on its medium.
+pub enum Stands {
+    Begun(Begun),
+    /// All of it is there; it has so many bytes.
+    Complete(u64),
+}
+
+impl From<Begun> for Stands {
+    fn from(begun: Begun) -> Self {
+        Stands::Begun(begun)
     }
 }
 
 /// Writes the archive to `place`, and tells of it.
-pub async fn write(work: &Work<'_>, place: &Place, report: &mut Report) -> Result<()> {
+pub async fn write(work: &Work<'_>, place: &medium::Place, report: &mut Report) -> Result<()> {
     let passage = work.passage()?;
     let written = put(work, place, passage, report).await;
     report.bytes = written.map_err(|e| match e {
-        Failed::Medium(e) if matches!(place, Place::Object(_)) => refused(Path::new(&report.destination), e),
+        Failed::Medium(e) if matches!(place, medium::Place::Object(_)) => refused(Path::new(&report.destination), e),
         e => e.at(&report.destination),
     })?;
     report.count(work.plan, &[]);
@@ -43,16 +56,18 @@ pub async fn write(work: &Work<'_>, place: &Place, report: &mut Report) -> Resul
 /// Gives the length of the archive on its medium.
 async fn put(
     work: &Work<'_>,
-    place: &Place,
+    place: &medium::Place,
     passage: Passage,
     report: &mut Report,
 ) -> std::result::Result<u64, Failed> {
-    let Some(Begun { output, from, watch }) = begin(work, place, report).await? else {
-        return Ok(work.plan.length);
+    let Begun { output, from, watch } = match begin(work, place, report).await? {
+        Stands::Begun(begun) => begun,
+        Stands::Complete(length) => return Ok(length),
     };
     work.begin();
-    let passage = Passage { before: from.offset, ..passage };
-    let written = match (ordered::write(work.cx, work.store, work.plan, &from, output, passage).await, watch) {
+    let Place { standing, length, tail } = from;
+    let passage = Passage { before: standing.offset, on_medium: length, tail, ..passage };
+    let written = match (ordered::write(work.cx, work.store, work.plan, &standing, output, passage).await, watch) {
         (Ok(written), _) => written,
         (Err(e), Some(watch)) => {
             return Err(match watch.left().await {
@@ -67,11 +82,11 @@ async fn put(
         work.cx.progress.begin("reading back");
         read_back(work, place, report).await?;
     }
-    Ok(from.offset + written.bytes)
+    Ok(length + written.bytes)
 }
 
-/// Begins the medium, or finds where an earlier run left it. `None`: all of the archive is there.
-async fn begin(work: &Work<'_>, place: &Place, report: &mut Report) -> std::result::Result<Option<Begun>, Failed> {
+/// Begins the medium, or finds where an earlier run left it.
+async fn begin(work: &Work<'_>, place: &medium::Place, report: &mut Report) -> std::result::Result<Stands, Failed> {
     let options = work.options;
     let archive = Identity {
         reference: report.reference.clone(),
@@ -79,29 +94,29 @@ async fn begin(work: &Work<'_>, place: &Place, report: &mut Report) -> std::resu
         plan: work.plan.digest(),
         compression: options.compression.map(|c| options.level.map_or(c.to_string(), |level| format!("{c}:{level}"))),
     };
-    if options.resume && options.compression.is_some() {
-        let why = "a compressed archive cannot be gone on with: write it anew, without --resume";
-        return Err(io::Error::other(why).into());
-    }
     if options.resume {
         work.cx.progress.begin("verifying what is there");
     }
     let resumed = &mut report.bytes_resumed;
     Ok(match place {
-        Place::Tape(drive) => onto_tape::begin(work, drive, archive, resumed).await?,
-        Place::File(path) => into_volumes::begin(work, path, archive, resumed).await?,
-        Place::Object(url) => into_object::begin(work, url, archive, resumed).await?,
-        Place::Ordered(path) => Some(Begun::anew(Output::Path(path.clone()))),
-        Place::Standard => Some(Begun::anew(Output::Standard)),
+        medium::Place::Tape(drive) => onto_tape::begin(work, drive, archive, resumed).await?,
+        medium::Place::File(path) => into_volumes::begin(work, path, archive, resumed).await?,
+        medium::Place::Object(url) => into_object::begin(work, url, archive, resumed).await?,
+        medium::Place::Ordered(path) => Begun::anew(Output::Path(path.clone())).into(),
+        medium::Place::Standard => Begun::anew(Output::Standard).into(),
     })
 }
 
 /// Reads back what was written.
-async fn read_back(work: &Work<'_>, place: &Place, report: &Report) -> io::Result<()> {
+async fn read_back(work: &Work<'_>, place: &medium::Place, report: &Report) -> io::Result<()> {
     match place {
-        Place::Tape(drive) => onto_tape::read_back(work, drive, report.tapes.as_deref().unwrap_or_default()).await,
-        Place::File(path) => into_volumes::read_back(path).await,
-        Place::Object(url) => into_object::read_back(work, url).await,
-        Place::Ordered(_) | Place::Standard => Err(io::Error::other("a pipe cannot be read back: leave out --verify")),
+        medium::Place::Tape(drive) => {
+            onto_tape::read_back(work, drive, report.tapes.as_deref().unwrap_or_default()).await
+        }
+        medium::Place::File(path) => into_volumes::read_back(path).await,
+        medium::Place::Object(url) => into_object::read_back(work, url).await,
+        medium::Place::Ordered(_) | medium::Place::Standard => {
+            Err(io::Error::other("a pipe cannot be read back: leave out --verify"))
+        }
     }
 }

@@ -2,10 +2,13 @@
 
 use std::io;
 
+use bytes::Bytes;
+
 use super::Work;
 use super::failed::Failed;
-use super::in_order::Begun;
+use super::in_order::{Begun, Stands};
 use super::read_back::compare;
+use super::there::Place;
 use crate::archive::follow::Standing;
 use crate::medium::identity::Identity;
 use crate::medium::object::reader::ObjectReader;
@@ -13,22 +16,25 @@ use crate::medium::object::writer::{self, Wanted};
 use crate::medium::writing::object;
 use crate::pipeline::copy::finished;
 
-/// Begins the object, or goes on with it; `resumed` is told how much of the archive is there. `None`: all of it.
-pub async fn begin(work: &Work<'_>, url: &str, archive: Identity, resumed: &mut u64) -> Result<Option<Begun>, Failed> {
+/// Begins the object, or goes on with it; `resumed` is told how much of the archive is there.
+pub async fn begin(work: &Work<'_>, url: &str, archive: Identity, resumed: &mut u64) -> Result<Stands, Failed> {
     let Work { plan, options, .. } = work;
     let state = work.cx.stores.state();
     let wanted = Wanted { archive, length: plan.length, resume: options.resume, force: options.force, state };
     let begun = match writer::begin(url, &options.medium.objects, &wanted).await? {
         writer::Standing::Begun(begun) => begun,
-        writer::Standing::Complete => {
+        writer::Standing::Complete(length) => {
             *resumed = plan.length;
-            return Ok(None);
+            return Ok(Stands::Complete(length));
         }
     };
-    *resumed = begun.offset();
-    let from = Standing::at(plan, begun.restart(plan));
-    let (writer, watch) = begun.start(from.offset);
-    Ok(Some(Begun { output: object(writer), from, watch: Some(watch) }))
+    if options.compression.is_none() {
+        *resumed = begun.offset();
+    }
+    let standing = Standing::at(plan, begun.restart(plan));
+    let (writer, watch) = begun.start(standing.offset);
+    let from = Place { length: standing.offset, standing, tail: Bytes::new() };
+    Ok(Begun { output: object(writer), from, watch: Some(watch) }.into())
 }
 
 /// Reads the object back.

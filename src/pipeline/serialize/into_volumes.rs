@@ -3,48 +3,50 @@
 use std::io;
 use std::path::Path;
 
-use super::Work;
 use super::check::check_space;
 use super::failed::Failed;
-use super::in_order::Begun;
-use crate::archive::follow::{Follower, Standing};
+use super::in_order::{Begun, Stands};
+use super::there::{Place, There};
+use super::{Compression, Work};
 use crate::archive::plan::Plan;
 use crate::medium::identity::Identity;
 use crate::medium::volumes::listing::{self, Listing, listing_path};
 use crate::medium::volumes::reader::Found;
 use crate::pipeline::copy::finished;
 
-/// Begins the volumes, or goes on with them; `resumed` is told how much of the archive is there. `None`: all of it.
-pub async fn begin(
-    work: &Work<'_>,
-    path: &Path,
-    archive: Identity,
-    resumed: &mut u64,
-) -> Result<Option<Begun>, Failed> {
+/// Begins the volumes, or goes on with them; `resumed` is told how much of the archive is there.
+pub async fn begin(work: &Work<'_>, path: &Path, archive: Identity, resumed: &mut u64) -> Result<Stands, Failed> {
     let Work { plan, options, .. } = work;
     let volume_size = options.medium.volume_size.unwrap_or(u64::MAX);
     let mut there = None;
     if options.resume {
         let (path, plan, archive) = (path.to_owned(), Plan::clone(plan), archive.clone());
-        let look = move || find(&path, &plan, &archive, volume_size);
+        let how = work.compression();
+        let look = move || find(&path, &plan, how, &archive, volume_size);
         there = finished(tokio::task::spawn_blocking(look).await)?;
     }
     // What lies behind the last volume of an interrupted run is a part of it.
     let force = options.force || there.is_some();
-    let (listing, from) = there.unwrap_or_else(|| (Listing::new(archive, volume_size), Standing::start()));
-    *resumed = from.offset;
-    if listing.complete && from.offset == plan.length {
-        return Ok(None);
+    let (listing, from) = there.unwrap_or_else(|| (Listing::new(archive, volume_size), Place::start()));
+    *resumed = from.standing.offset;
+    if listing.complete && from.standing.offset == plan.length {
+        return Ok(Stands::Complete(from.length));
     }
     // Nobody knows how long it gets compressed.
     if options.compression.is_none() {
-        check_space(path, plan.length - from.offset)?;
+        check_space(path, plan.length - from.standing.offset)?;
     }
-    Ok(Some(Begun { output: options.medium.volumes(path, listing, force), from, watch: None }))
+    Ok(Begun { output: options.medium.volumes(path, listing, force), from, watch: None }.into())
 }
 
 /// The volumes of an archive that are whole and right, and where it goes on behind them.
-fn find(path: &Path, plan: &Plan, archive: &Identity, volume_size: u64) -> io::Result<Option<(Listing, Standing)>> {
+fn find(
+    path: &Path,
+    plan: &Plan,
+    how: Option<(Compression, Option<i32>)>,
+    archive: &Identity,
+    volume_size: u64,
+) -> io::Result<Option<(Listing, Place)>> {
     let Some(mut listing) = Listing::read(&listing_path(path))? else { return Ok(None) };
     if !listing.archive.is_same(archive) {
         let name = listing.archive.to_string();
@@ -58,19 +60,21 @@ fn find(path: &Path, plan: &Plan, archive: &Identity, volume_size: u64) -> io::R
             "its volumes are of {size} bytes: go on with --volume-size {size}, or replace them: --force in place of --resume"
         )));
     }
-    let mut follower = Follower::new(plan);
-    let mut from = Standing::start();
+    let mut there = There::new(plan, how);
+    let mut from = Place::start();
     for (at, volume) in listing.volumes.iter().enumerate() {
         let part = listing::volume_path(path, volume.sequence);
         let mut follows = true;
-        let wrong = listing::compare(&part, volume, |chunk| follows = follows && follower.take(chunk).is_ok())?;
-        if wrong.is_some() || !follows {
-            tracing::warn!("{} is not as it was written: it is written again", part.display());
-            listing.volumes.truncate(at);
-            listing.complete = false;
-            break;
-        }
-        from = follower.standing().clone();
+        let wrong = listing::compare(&part, volume, |chunk| follows = follows && there.take(chunk).is_ok())?;
+        from = match there.place() {
+            Ok(place) if wrong.is_none() && follows => place,
+            _ => {
+                tracing::warn!("{} is not as it was written: it is written again", part.display());
+                listing.volumes.truncate(at);
+                listing.complete = false;
+                break;
+            }
+        };
     }
     Ok(Some((listing, from)))
 }

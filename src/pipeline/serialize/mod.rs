@@ -18,6 +18,7 @@ mod ordered;
 mod packed;
 mod read_back;
 mod report;
+mod there;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -165,6 +166,11 @@ async fn while_read<T>(place: &Place, options: &Options, work: impl Future<Outpu
 }
 
 impl Work<'_> {
+    /// How it is compressed, and how much.
+    fn compression(&self) -> Option<(Compression, Option<i32>)> {
+        self.options.compression.map(|compression| (compression, self.options.level))
+    }
+
     /// What becomes of the bytes; begins the checkpoint.
     fn passage(&self) -> Result<Passage> {
         let options = self.options;

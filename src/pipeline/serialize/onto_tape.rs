@@ -5,11 +5,12 @@
 use std::io;
 use std::path::Path;
 
-use super::Work;
 use super::failed::Failed;
-use super::in_order::Begun;
+use super::in_order::{Begun, Stands};
 use super::read_back::compare;
-use crate::archive::follow::{Follower, Mismatch, Standing};
+use super::there::{self, There};
+use super::{Compression, Work};
+use crate::archive::follow::Mismatch;
 use crate::archive::plan::Plan;
 use crate::medium::identity::Identity;
 use crate::medium::tape::change::change;
@@ -21,27 +22,23 @@ use crate::medium::tape::{Access, Operator};
 use crate::medium::writing::{Begin, Writing};
 use crate::pipeline::copy::finished;
 
-/// Begins on the tape, or goes on; `resumed` is told how much of the archive is there. `None`: all of it.
-pub async fn begin(
-    work: &Work<'_>,
-    drive: &Path,
-    archive: Identity,
-    resumed: &mut u64,
-) -> Result<Option<Begun>, Failed> {
+/// Begins on the tape, or goes on; `resumed` is told how much of the archive is there.
+pub async fn begin(work: &Work<'_>, drive: &Path, archive: Identity, resumed: &mut u64) -> Result<Stands, Failed> {
     let Work { plan, options, .. } = work;
     let medium = &options.medium;
     if rewinds_on_close(drive) {
         tracing::warn!("{} rewinds when it is closed: what is written next writes over this", drive.display());
     }
-    let (mut begin, mut from) = (Begin::Here, Standing::start());
+    let (mut begin, mut from) = (Begin::Here, there::Place::start());
     if options.resume {
         let (drive, plan) = (drive.to_owned(), Plan::clone(plan));
         let (archive, operator) = (archive.clone(), medium.operator.clone());
-        let look = move || find(&drive, &plan, &archive, &operator);
+        let how = work.compression();
+        let look = move || find(&drive, &plan, how, &archive, &operator);
         let there = finished(tokio::task::spawn_blocking(look).await)?;
-        *resumed = there.from.offset;
+        *resumed = there.from.standing.offset;
         if there.complete {
-            return Ok(None);
+            return Ok(Stands::Complete(there.from.length));
         }
         (begin, from) = (there.begin, there.from);
     }
@@ -49,13 +46,13 @@ pub async fn begin(
     let tape = if medium.verify { Options::default() } else { medium.tape };
     let tape = Options { overwrite: options.force, ..tape };
     let output = Writing { tape, ..medium.clone() }.tape(drive, archive, begin);
-    Ok(Some(Begun { output, from, watch: None }))
+    Ok(Begun { output, from, watch: None }.into())
 }
 
 /// Where an archive goes on.
 struct OnTape {
     begin: Begin,
-    from: Standing,
+    from: there::Place,
     /// All of it is there.
     complete: bool,
 }
@@ -71,45 +68,60 @@ enum TapeFile {
 
 /// Reads the tape in the drive from its beginning, and finds the tape file in which `plan` was begun. One that
 /// was never begun is written behind everything that is there.
-fn find(path: &Path, plan: &Plan, archive: &Identity, operator: &Operator) -> io::Result<OnTape> {
+fn find(
+    path: &Path,
+    plan: &Plan,
+    how: Option<(Compression, Option<i32>)>,
+    archive: &Identity,
+    operator: &Operator,
+) -> io::Result<OnTape> {
     let mut drive = Drive::open(path, Access::Read)?;
     drive.rewind()?;
     loop {
-        let mut follower = Follower::new(plan);
-        match follow(&mut drive, &mut follower)? {
-            TapeFile::Ours(position) => return over_all_tapes(drive, follower, position, plan, archive, operator),
+        let mut there = There::new(plan, how);
+        match follow(&mut drive, &mut there)? {
+            TapeFile::Ours(end) => return over_all_tapes(drive, there, end, archive, operator),
             TapeFile::Other => drive.next_file()?,
             TapeFile::Nothing => {
                 drive.end_of_data()?;
                 drive.close()?;
-                return Ok(OnTape { begin: Begin::Here, from: Standing::start(), complete: false });
+                return Ok(OnTape { begin: Begin::Here, from: there::Place::start(), complete: false });
             }
         }
     }
 }
 
 /// Reads the tape file that begins here.
-fn follow(drive: &mut Drive, follower: &mut Follower) -> io::Result<TapeFile> {
+fn follow(drive: &mut Drive, there: &mut There) -> io::Result<TapeFile> {
     let mut current = Current::default();
     let mut end = None;
-    loop {
+    let broken = loop {
         match current.advance(drive) {
-            Ok(Block::Data(n)) => match follower.take(current.bytes()) {
+            Ok(Block::Data(n)) => match there.take(current.bytes()) {
                 Ok(()) => end = Some(drive.position()?),
-                // Another archive, from its first block on.
-                Err(Mismatch::Other { .. }) if follower.is_first(n) => return Ok(TapeFile::Other),
-                Err(mismatch) => return Err(damaged(&mismatch)),
+                Err(mismatch) => return not_ours(&mismatch, there.is_first(n)),
             },
-            Ok(_) => return Ok(end.map_or(TapeFile::Nothing, TapeFile::Ours)),
-            Err(e) => {
-                let Some(end) = end else { return Err(e) };
-                // The last block was not written to its end.
-                tracing::info!("{e}");
-                drive.seek(end)?;
-                return Ok(TapeFile::Ours(end));
-            }
+            Ok(_) => break None,
+            Err(e) if end.is_none() => return Err(e),
+            // The last block was not written to its end.
+            Err(e) => break Some(e),
         }
+    };
+    let Some(end) = end else { return Ok(TapeFile::Nothing) };
+    if let Err(mismatch) = there.place() {
+        drive.seek(end)?;
+        return not_ours(&mismatch, there.is_first(0));
     }
+    if let Some(e) = broken {
+        tracing::info!("{e}");
+        drive.seek(end)?;
+    }
+    Ok(TapeFile::Ours(end))
+}
+
+/// Another archive is one from its first block on.
+fn not_ours(mismatch: &Mismatch, first: bool) -> io::Result<TapeFile> {
+    if first && matches!(mismatch, Mismatch::Other { .. }) { Ok(TapeFile::Other) } else { Err(damaged(mismatch)) }
 }
 
 fn damaged(mismatch: &Mismatch) -> io::Error {
@@ -121,22 +133,21 @@ fn damaged(mismatch: &Mismatch) -> io::Error {
 /// Goes on to the tapes that follow; `end` is where the data on the first ends.
 fn over_all_tapes(
     mut drive: Drive,
-    mut follower: Follower,
+    mut there: There,
     mut end: u64,
-    plan: &Plan,
     archive: &Identity,
     operator: &Operator,
 ) -> io::Result<OnTape> {
     let path = drive.path().to_owned();
     let mut volume = 1;
-    let begin = loop {
-        let offset = follower.standing().offset;
-        if offset >= plan.length {
-            break Begin::Here;
-        }
-        match Record::read(&mut drive)? {
-            Some(record) if record.place == Place::Ends && record.archive.is_same(archive) => {}
-            _ => break Begin::At { volume, position: end, offset },
+    loop {
+        let from = there.place().map_err(|mismatch| damaged(&mismatch))?;
+        let (offset, complete) = (from.on_medium(), there.is_complete());
+        let goes_on = !complete
+            && Record::read(&mut drive)?.is_some_and(|r| r.place == Place::Ends && r.archive.is_same(archive));
+        if !goes_on {
+            drive.close()?;
+            return Ok(OnTape { begin: Begin::At { volume, position: end, offset }, from, complete });
         }
         drive.put_out()?;
         volume += 1;
@@ -144,18 +155,17 @@ fn over_all_tapes(
         let blank;
         (drive, blank) = change(&mut operator.ask(), &path, Access::Read, &archive.to_string(), volume, accept)?;
         if blank {
-            break Begin::Tape { volume, offset };
+            drive.close()?;
+            return Ok(OnTape { begin: Begin::Tape { volume, offset }, from, complete });
         }
         let begun = drive.position()?;
-        end = match follow(&mut drive, &mut follower)? {
+        end = match follow(&mut drive, &mut there)? {
             TapeFile::Ours(end) => end,
             // It has only the record.
             TapeFile::Nothing => begun,
             TapeFile::Other => return Err(damaged(&Mismatch::Other { offset })),
         };
-    };
-    drive.close()?;
-    Ok(OnTape { begin, from: follower.standing().clone(), complete: follower.is_complete() })
+    }
 }
 
 /// The next tape of an archive: the one that was begun, or a blank one (`true`).

@@ -5,31 +5,17 @@
 //! a blob that is there in part, only its end tells whether the part was right: if not, the archive goes on before it.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::there::{Place, There};
 use super::{Failed, Work, ordered};
-use crate::archive::follow::{Follower, Mismatch, Standing};
+use crate::archive::follow::Mismatch;
 use crate::archive::plan::Plan;
-use crate::medium::compression::{BLOCK, Compression};
+use crate::medium::compression::Compression;
 use crate::medium::file::NewFile;
 use crate::medium::ordered::{Output, Passage};
 use crate::pipeline::copy::finished;
-
-/// A place to go on from.
-#[derive(Clone)]
-struct Place {
-    standing: Standing,
-    /// Bytes of the file up to there.
-    length: u64,
-}
-
-impl Place {
-    fn start() -> Self {
-        Place { standing: Standing::start(), length: 0 }
-    }
-}
 
 /// Writes a compressed archive, or what is missing of it; gives its length, and tells in `resumed` how many bytes of
 /// the archive were there.
@@ -43,12 +29,12 @@ pub async fn write(
     let mut places = vec![Place::start()];
     if file.is_kept() {
         cx.progress.begin("verifying what is there");
-        let (bytes, planned, level) = (file.file().clone(), Plan::clone(plan), options.level);
-        let look = move || examine(&bytes, &planned, compression, level);
+        let (bytes, planned, how) = (file.file().clone(), Plan::clone(plan), (compression, options.level));
+        let look = move || examine(&bytes, &planned, how);
         places = finished(tokio::task::spawn_blocking(look).await)?;
     }
     file.keep().store(true, Relaxed);
-    for (at, Place { standing, length }) in places.iter().enumerate() {
+    for (at, Place { standing, length, .. }) in places.iter().enumerate() {
         let out = file.file();
         out.set_len(*length)?;
         (&**out).seek(SeekFrom::End(0))?;
@@ -79,89 +65,20 @@ pub async fn write(
 
 /// The places to go on from, in the order in which they are to be tried: behind the last frame that is right, and
 /// before the blob that is cut there.
-fn examine(file: &File, plan: &Plan, compression: Compression, level: Option<i32>) -> io::Result<Vec<Place>> {
-    (&*file).rewind()?;
-    let mut input = Counted { input: BufReader::with_capacity(1 << 20, file), read: 0 };
-    let mut follower = Follower::new(plan);
-    let (mut best, mut settled) = (Place::start(), Place::start());
-    'frames: loop {
-        let mut frames = Vec::new();
-        let mut end = input.read;
-        while frames.len() < compression.threads()
-            && let Some(block) = frame(&mut input, compression)
-        {
-            frames.push((block, end..input.read));
-            end = input.read;
+fn examine(mut file: &File, plan: &Plan, how: (Compression, Option<i32>)) -> io::Result<Vec<Place>> {
+    file.rewind()?;
+    let mut there = There::new(plan, Some(how));
+    let mut chunk = vec![0; 1 << 20];
+    let wrong = loop {
+        let n = file.read(&mut chunk)?;
+        let taken = if n == 0 { there.place().map(drop) } else { there.take(&chunk[..n]) };
+        if n == 0 || taken.is_err() {
+            break taken;
         }
-        if frames.is_empty() {
-            break;
-        }
-        let packed: Vec<_> = std::thread::scope(|scope| {
-            let pack = |block| scope.spawn(move || compression.pack(level, block));
-            let threads: Vec<_> = frames.iter().map(|(block, _)| pack(block)).collect();
-            threads.into_iter().map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
-        });
-        for ((block, place), packed) in frames.into_iter().zip(packed) {
-            let packed: Vec<u8> = packed?;
-            let mut there = vec![0; packed.len()];
-            if place.end - place.start != packed.len() as u64
-                || file.read_exact_at(&mut there, place.start).is_err()
-                || there != packed
-            {
-                break 'frames;
-            }
-            match follower.take(&block) {
-                Ok(()) if block.len() == BLOCK || follower.standing().offset == plan.length => {}
-                Ok(()) | Err(Mismatch::Other { .. }) => break 'frames,
-                Err(Mismatch::Digest { .. }) => {
-                    best = settled.clone();
-                    break 'frames;
-                }
-            }
-            best = Place { standing: follower.standing().clone(), length: place.end };
-            if best.standing.hasher.is_none() {
-                settled = best.clone();
-            }
-            if follower.is_complete() {
-                break 'frames;
-            }
-        }
+    };
+    if let Err(Mismatch::Digest { .. }) = wrong {
+        there.settle();
     }
-    let cut = best.standing.hasher.is_some();
-    Ok(if cut { vec![best, settled] } else { vec![best] })
-}
-
-/// What the next frame holds. `None`: there is none, or none that is whole, or it is none of ours.
-fn frame(input: &mut Counted<'_>, compression: Compression) -> Option<Vec<u8>> {
-    if input.fill_buf().ok()?.is_empty() {
-        return None;
-    }
-    let mut block = Vec::new();
-    compression.unpack(input).ok()?.take(BLOCK as u64 + 1).read_to_end(&mut block).ok()?;
-    (!block.is_empty() && block.len() <= BLOCK).then_some(block)
-}
-
-/// Counts the bytes that were used.
-struct Counted<'f> {
-    input: BufReader<&'f File>,
-    read: u64,
-}
-
-impl Read for Counted<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.input.read(buffer)?;
-        self.read += n as u64;
-        Ok(n)
-    }
-}
-
-impl BufRead for Counted<'_> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.input.fill_buf()
-    }
-
-    fn consume(&mut self, n: usize) {
-        self.input.consume(n);
-        self.read += n as u64;
-    }
+    let (last, settled) = there.places();
+    Ok([last].into_iter().chain(settled).collect())
 }
