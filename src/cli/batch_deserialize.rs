@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::arguments;
-use super::summary::{self, Summary, count};
+use super::summary::{self, Summary, count, moved};
 use super::{Exit, Failure, Session};
 use crate::image::ImageName;
 use crate::pipeline::batch::deserialize::{Options, Report, batch_deserialize};
@@ -34,7 +34,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE", default_value = tracker::READ_FILE, value_parser = arguments::file_name)]
     sync_filename: String,
 
-    /// Print what would be read, and push nothing
+    /// Read and verify the new archives, print the plan of each (each blob, its size, where it is in the archive, and what
+    /// is there already), and push nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -66,8 +67,14 @@ fn text(args: &Args, report: &Report, exit: Exit) -> Summary {
     let unchanged = report.archives.iter().filter(|entry| entry.state == State::Unchanged);
     summary.list("read before", unchanged.map(|e| e.file.clone()).collect::<Vec<_>>().into_iter());
     summary.list("no archives of a batch", report.ignored.iter().cloned());
-    if !args.dry_run && !done.is_empty() {
-        summary.moved(&report.moved);
+    if args.dry_run {
+        for entry in &done {
+            summary.line(format!("{}:", entry.file));
+            entry.plan.iter().for_each(|plan| summary.plan(plan));
+        }
+        summary.field("to send", moved(&report.moved));
+    } else if !done.is_empty() {
+        summary.moved(&report.moved, None);
     }
     summary.left_out(&report.left_out);
     match done.last() {

@@ -43,7 +43,7 @@ pub struct Args {
     #[arg(long)]
     force: bool,
 
-    /// Print what would be written, and write nothing
+    /// Print the plan of each archive (each blob, its size and its offset, and what is left out), and write nothing
     #[arg(long)]
     dry_run: bool,
 
@@ -93,6 +93,12 @@ fn text(args: &Args, report: &Report, exit: Exit) -> Summary {
         format!("{}  {}, {}  {}  {}", e.file, size::human(e.bytes), count(e.blobs, "blob"), e.digest, e.reference)
     };
     summary.list("archives", written.iter().map(line));
+    for entry in &written {
+        if let Some(plan) = &entry.plan {
+            summary.line(format!("{}:", entry.file));
+            summary.archive(plan, entry.skipped.as_deref().unwrap_or_default());
+        }
+    }
     summary.list("unchanged", unchanged.iter().map(|e| format!("{}  as in {}", e.reference, e.file)));
     summary.left_out(&report.left_out);
     if exit == Exit::Failed {

@@ -39,6 +39,10 @@ pub struct Args {
     #[arg(long)]
     check: bool,
 
+    /// The same, and the plan: each blob, its size, where it would go, and what is there already
+    #[arg(long)]
+    dry_run: bool,
+
     /// Take what refers to the images as well: signatures, SBOMs, attestations, and what refers to those
     #[arg(short, long)]
     recursive: bool,
@@ -81,6 +85,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
         platforms: args.platforms.list(),
         selectors: args.selector.clone(),
         check: args.check,
+        dry_run: args.dry_run,
         recursive: args.recursive,
         foreign_layers: args.foreign_layers,
         continue_on_error: args.continue_on_error,
@@ -103,12 +108,13 @@ fn text(args: &Args, report: &Report) -> Summary {
     let destinations: usize = report.images.iter().map(|image| image.destinations.len()).sum();
     let places = count(destinations as u64, "destination");
     let images = count(report.images.len() as u64, "image");
-    let verb = if args.check { "would clone" } else { "cloned" };
+    let verb = if report.checked_only { "would clone" } else { "cloned" };
     let mut summary = Summary::new(format!("{verb} {images} to {places}"));
-    if args.check {
+    if report.checked_only {
         summary.destinations(&report.images);
-    } else {
-        summary.moved(&report.moved);
+    }
+    if !report.checked_only || report.plan.is_some() {
+        summary.moved(&report.moved, report.plan.as_ref());
     }
     summary.list("no destination", report.no_destination.iter().map(|image| image.source.clone()));
     summary.left_out(&report.left_out);

@@ -31,7 +31,8 @@ pub struct Args {
     #[arg(value_name = "IMAGE", value_parser = arguments::image)]
     image: ImageName,
 
-    /// Read and verify the archive, and push nothing
+    /// Read and verify the archive, print the plan (each blob, its size, where it is in the archive, and what is there
+    /// already), and push nothing
     #[arg(long)]
     dry_run: bool,
 
@@ -62,9 +63,7 @@ fn text(args: &Args, report: &Report) -> Summary {
     if report.images.len() > 1 {
         summary.field("holds", count(report.images.len() as u64, "image"));
     }
-    if !args.dry_run {
-        summary.moved(&report.moved);
-    }
+    summary.moved(&report.moved, report.plan.as_ref());
     summary.left_out(&report.left_out);
     if !args.dry_run {
         summary.next(format!("mirror scatter {} MAPPER", report.reference));

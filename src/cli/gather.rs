@@ -59,7 +59,7 @@ pub struct Args {
     #[arg(long)]
     foreign_layers: bool,
 
-    /// Say what would be copied, and copy nothing
+    /// Print the plan (each blob, its size, where it would go, and what is there already), and copy nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -103,9 +103,8 @@ fn text(args: &Args, report: &Report, exit: Exit) -> Summary {
     }
     if args.dry_run {
         summary.list("images", report.images.iter().map(|i| format!("{}  {}", i.digest, i.source)));
-    } else {
-        summary.moved(&report.moved);
     }
+    summary.moved(&report.moved, report.plan.as_ref());
     summary.left_out(&report.left_out);
     match exit {
         Exit::Failed => summary.next("mend the failures and run it again, or add --allow-missing"),

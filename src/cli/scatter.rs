@@ -48,6 +48,10 @@ pub struct Choice {
     #[arg(long)]
     check: bool,
 
+    /// The same, and the plan: each blob, its size, where it would go, and what is there already
+    #[arg(long)]
+    dry_run: bool,
+
     /// Take what refers to the images as well: signatures, SBOMs, attestations, and what refers to those
     #[arg(short, long)]
     recursive: bool,
@@ -68,6 +72,7 @@ impl Choice {
     pub fn options(&self) -> Result<Options, Failure> {
         Ok(Options {
             check: self.check,
+            dry_run: self.dry_run,
             recursive: self.recursive,
             subset: self.subset.as_deref().map(list::read).transpose().map_err(Failure::usage)?,
             selectors: self.selector.clone(),
@@ -109,8 +114,9 @@ fn text(verb: &str, report: &Report) -> Summary {
     summary.field("digest", report.digest);
     if report.checked_only {
         summary.destinations(&report.images);
-    } else {
-        summary.moved(&report.moved);
+    }
+    if !report.checked_only || report.plan.is_some() {
+        summary.moved(&report.moved, report.plan.as_ref());
     }
     summary.list("no destination", report.no_destination.iter().map(|image| image.source.clone()));
     summary.left_out(&report.left_out);

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::{Exit, size};
+use crate::pipeline::copy::{Plan, Planned, Skipped};
+use crate::pipeline::serialize::{PlannedEntry, SkippedEntry};
 use crate::pipeline::{Failure, LeftOut, Moved, Placed};
 
 /// At most this many entries of a list are printed; `--output json` has all of them.
@@ -33,19 +35,37 @@ impl Summary {
         self.line(format!("  {name:<9} {value}"));
     }
 
-    /// What went over the wire, and what did not need to.
-    pub fn moved(&mut self, moved: &Moved) {
-        let mut text = format!("{}, {}", count(moved.blobs_sent, "blob"), size::human(moved.bytes_sent));
-        if moved.manifests_sent > 0 {
-            let _ = write!(text, "; {}", count(moved.manifests_sent, "manifest"));
+    /// What went over the wire, and what did not need to; in a dry run, what would, one by one.
+    pub fn moved(&mut self, report: &Moved, plan: Option<&Plan>) {
+        self.field(if plan.is_some() { "to send" } else { "sent" }, moved(report));
+        plan.into_iter().for_each(|plan| self.plan(plan));
+    }
+
+    /// What would be put in place, and what is.
+    pub fn plan(&mut self, plan: &Plan) {
+        let located = plan.planned().iter().any(|planned| planned.offset.is_some());
+        let offset = |at: String| if located { format!("{at:>15} ") } else { String::new() };
+        self.line(format!("{}{:>15}  digest", offset("offset".into()), "size"));
+        for Planned { digest, size, offset: at, destination, tag, mounted_from, .. } in plan.planned() {
+            let at = offset(at.map_or_else(|| "-".into(), |at| at.to_string()));
+            let tag = tag.as_ref().map(|tag| format!(":{tag}")).unwrap_or_default();
+            let mounted = mounted_from.as_ref().map(|from| format!(", mounted from {from}")).unwrap_or_default();
+            self.line(format!("{at}{size:>15}  {digest}  to {destination}{tag}{mounted}"));
         }
-        if moved.blobs_mounted > 0 {
-            let _ = write!(text, "; {} mounted", count(moved.blobs_mounted, "blob"));
+        for Skipped { digest, size, destination, why, .. } in plan.skipped() {
+            self.line(format!("{}{size:>15}  {digest}  in {destination}: {why}", offset("-".into())));
         }
-        if moved.blobs_existed > 0 {
-            let _ = write!(text, "; {} there already", count(moved.blobs_existed, "blob"));
+    }
+
+    /// What an archive would hold, and what not.
+    pub fn archive(&mut self, plan: &[PlannedEntry], skipped: &[SkippedEntry]) {
+        self.line(format!("{:>15} {:>15}  digest", "offset", "size"));
+        for entry in plan {
+            self.line(format!("{:>15} {:>15}  {}", entry.offset, entry.size, entry.digest));
         }
-        self.field("sent", text);
+        for entry in skipped {
+            self.line(format!("{:>15} {:>15}  {}  {}", "-", entry.size, entry.digest, entry.why));
+        }
     }
 
     /// Every destination, as a check prints them: this list is not cut.
@@ -84,6 +104,21 @@ impl Summary {
     pub fn text(&self) -> &str {
         &self.text
     }
+}
+
+/// `2 blobs, 1.0 MiB; 1 manifest; 3 blobs mounted`
+pub fn moved(moved: &Moved) -> String {
+    let mut text = format!("{}, {}", count(moved.blobs_sent, "blob"), size::human(moved.bytes_sent));
+    if moved.manifests_sent > 0 {
+        let _ = write!(text, "; {}", count(moved.manifests_sent, "manifest"));
+    }
+    if moved.blobs_mounted > 0 {
+        let _ = write!(text, "; {} mounted", count(moved.blobs_mounted, "blob"));
+    }
+    if moved.blobs_existed > 0 {
+        let _ = write!(text, "; {} there already", count(moved.blobs_existed, "blob"));
+    }
+    text
 }
 
 /// Failures as lines for stderr: `error: sources.list:3: IMAGE: why`; a warning where they were allowed. Each hint is

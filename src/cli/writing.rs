@@ -161,13 +161,7 @@ impl Writing {
             summary.field("not sent", format!("{}, {blobs} that are there already", size::human(report.bytes_skipped)));
         }
         if let Some(plan) = &report.plan {
-            summary.line(format!("{:>15} {:>15}  {}", "offset", "size", "digest"));
-            for entry in plan {
-                summary.line(format!("{:>15} {:>15}  {}", entry.offset, entry.size, entry.digest));
-            }
-            for entry in report.skipped.iter().flatten() {
-                summary.line(format!("{:>15} {:>15}  {}  {}", "-", entry.size, entry.digest, entry.why));
-            }
+            summary.archive(plan, report.skipped.as_deref().unwrap_or_default());
         }
         summary.left_out(&report.left_out);
         summary

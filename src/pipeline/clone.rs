@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::copy::{self, Copier};
+use super::copy::{self, Copier, Plan};
 use super::routes::{Sent, plan};
 use super::sources::{resolve_all, select};
 use super::{Context, Error, Failure, LeftOut, Moved, Placed, Result};
@@ -31,6 +31,8 @@ pub struct Options {
     pub selectors: Vec<Selector>,
     /// Say where everything would go, and move nothing.
     pub check: bool,
+    /// The same, and what of it would be sent there.
+    pub dry_run: bool,
     /// Take referrers and signatures along.
     pub recursive: bool,
     /// Copy layers that registries usually do not hold.
@@ -50,6 +52,9 @@ pub struct Report {
     /// Images that no rule has a destination for.
     pub no_destination: Vec<Placed>,
     pub moved: Moved,
+    /// In a dry run: what would be done.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Plan>,
     pub left_out: Vec<LeftOut>,
     pub failures: Vec<Failure>,
     /// A list of the sources that failed, to clone again.
@@ -63,23 +68,30 @@ pub struct Report {
 /// is pushed, unless the options say to go on.
 pub async fn clone(cx: &Context, sources: &[Source], mapper: &Mapper, options: &Options) -> Result<Report> {
     let wanted = select(sources, &options.selectors)?;
-    let failed = options.failed.as_deref().filter(|_| !options.check);
+    let checked_only = options.check || options.dry_run;
+    let failed = options.failed.as_deref().filter(|_| !checked_only);
     if let Some(path) = failed {
         refuse_others(path)?;
     }
     cx.progress.begin("resolving");
-    let copier =
-        Copier::new(cx, copy::Options { recursive: options.recursive, foreign_layers: options.foreign_layers });
+    let copier = Copier::new(
+        cx,
+        copy::Options {
+            recursive: options.recursive,
+            foreign_layers: options.foreign_layers,
+            dry_run: options.dry_run,
+        },
+    );
     let all = resolve_all(&copier, &wanted, &options.platforms).await;
     let mut routes = plan(all.found, mapper)?;
     let mut report = Report {
         no_destination: std::mem::take(&mut routes.no_destination),
         left_out: all.left_out,
         failures: all.failures,
-        checked_only: options.check,
+        checked_only,
         ..Report::default()
     };
-    let sent = if options.check {
+    let sent = if checked_only && !options.dry_run {
         Sent { images: routes.placed(), failures: Vec::new() }
     } else if report.failures.is_empty() || options.continue_on_error {
         cx.progress.begin("cloning");
@@ -90,6 +102,7 @@ pub async fn clone(cx: &Context, sources: &[Source], mapper: &Mapper, options: &
     report.images = sent.images;
     report.failures.extend(sent.failures);
     report.moved = copier.moved();
+    report.plan = copier.rehearsed();
     report.left_out.extend(copier.left_out());
     if let Some(path) = failed {
         report.failed_list = note_failed(path, &wanted, &report.failures)?;

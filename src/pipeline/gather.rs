@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use super::copy::{self, Copier, Job, finished};
+use super::copy::{self, Copier, Job, Plan, finished};
 use super::sizes::sum;
 use super::sources::{Resolved, nothing_for, resolve, select};
 use super::{Context, Error, Failure, LeftOut, Moved, Placed, Result};
@@ -56,6 +56,9 @@ pub struct Report {
     /// The same with each digest counted once.
     pub size_deduplicated: u64,
     pub moved: Moved,
+    /// In a dry run: what would be done.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Plan>,
     pub left_out: Vec<LeftOut>,
     pub failures: Vec<Failure>,
 }
@@ -66,8 +69,14 @@ pub async fn gather(cx: &Context, sources: &[Source], destination: &ImageName, o
         return Err(Error::Refused(format!("{destination}: a gather is named by a tag, not by a digest: write one")));
     };
     let wanted = select(sources, &options.selectors)?;
-    let copier =
-        Copier::new(cx, copy::Options { recursive: options.recursive, foreign_layers: options.foreign_layers });
+    let copier = Copier::new(
+        cx,
+        copy::Options {
+            recursive: options.recursive,
+            foreign_layers: options.foreign_layers,
+            dry_run: options.dry_run,
+        },
+    );
     let to = copier.open(destination)?;
     let before = Before::read(&to, &tag, options).await?;
     cx.progress.begin(if options.dry_run { "resolving" } else { "gathering" });
@@ -95,6 +104,7 @@ pub async fn gather(cx: &Context, sources: &[Source], destination: &ImageName, o
         size_total: 0,
         size_deduplicated: 0,
         moved: Moved::default(),
+        plan: None,
         left_out: Vec::new(),
         failures: Vec::new(),
     };
@@ -117,6 +127,7 @@ pub async fn gather(cx: &Context, sources: &[Source], destination: &ImageName, o
         finish(cx, &copier, &to, &tag, options, &before, all, &mut report).await?;
     }
     report.moved = copier.moved();
+    report.plan = copier.rehearsed();
     report.left_out.extend(copier.left_out());
     Ok(report)
 }
@@ -132,7 +143,8 @@ async fn take(
     // What the earlier index names has hardly changed: a look is enough.
     let taken = resolve(copier, source, &options.platforms, before.names(&source.text)).await?;
     for root in &taken.roots {
-        if options.dry_run || before.has(&root.digest) {
+        if before.has(&root.digest) {
+            copier.way(taken.store.clone(), to.clone(), "").note_there(root, copy::WHOLE);
             continue;
         }
         copier.copy(job(&taken.store, to, root)).await.map_err(Error::without_image)?;
@@ -176,11 +188,9 @@ async fn finish(
     };
     let index = index.build().map_err(|e| Error::Refused(format!("the gather index cannot be written: {e}")))?;
     report.digest = Some(index.digest());
-    if options.dry_run {
-        return Ok(());
-    }
-    report.tagged = true;
+    report.tagged = !options.dry_run;
     if before.digest == Some(index.digest()) {
+        copier.way(to.clone(), to.clone(), "").note_there(&index.descriptor, copy::WHOLE);
         return Ok(());
     }
     cx.progress.begin("tagging");

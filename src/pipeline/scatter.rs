@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::copy::{self, Copier};
+use super::copy::{self, Copier, Plan};
 use super::platforms::choose;
 use super::routes::{Located, Routes, name_of, plan};
 use super::{Context, Error, Failure, LeftOut, Moved, Placed, Result};
@@ -23,6 +23,8 @@ use crate::store::error::printable;
 pub struct Options {
     /// Say where everything would go, and move nothing.
     pub check: bool,
+    /// The same, and what of it would be sent there.
+    pub dry_run: bool,
     /// Take referrers and signatures along.
     pub recursive: bool,
     /// Take the layers along that registries usually do not hold, and that were gathered.
@@ -36,6 +38,11 @@ pub struct Options {
 }
 
 impl Options {
+    pub(super) fn copying(&self) -> copy::Options {
+        let Options { recursive, foreign_layers, dry_run, .. } = *self;
+        copy::Options { recursive, foreign_layers, dry_run }
+    }
+
     /// The images that subset and selectors leave.
     pub(super) fn select(&self, children: Vec<Descriptor>) -> Result<Vec<Descriptor>> {
         let subset: Option<HashSet<&str>> = self.subset.as_ref().map(|s| s.iter().map(|s| s.text.as_str()).collect());
@@ -69,6 +76,9 @@ pub struct Report {
     /// Images that no rule has a destination for.
     pub no_destination: Vec<Placed>,
     pub moved: Moved,
+    /// In a dry run: what would be done.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Plan>,
     pub left_out: Vec<LeftOut>,
     pub failures: Vec<Failure>,
     /// Nothing was moved.
@@ -83,17 +93,17 @@ impl Report {
             images: Vec::new(),
             no_destination: Vec::new(),
             moved: Moved::default(),
+            plan: None,
             left_out: Vec::new(),
             failures: Vec::new(),
-            checked_only: options.check,
+            checked_only: options.check || options.dry_run,
         }
     }
 }
 
 /// Copies the images of a gather index (or of any index) to the destinations that `mapper` gives them.
 pub async fn scatter(cx: &Context, image: &ImageName, mapper: &Mapper, options: &Options) -> Result<Report> {
-    let copier =
-        Copier::new(cx, copy::Options { recursive: options.recursive, foreign_layers: options.foreign_layers });
+    let copier = Copier::new(cx, options.copying());
     let from = copier.open_source(image)?;
     cx.progress.begin("reading the gather index");
     let root = copier.fetch(&from, &image.name()).await?;
@@ -122,7 +132,7 @@ pub(super) async fn route(
 
 /// Sends everything, unless only a check was asked for.
 pub(super) async fn deliver(cx: &Context, copier: &Copier, routes: Routes, report: &mut Report) {
-    if report.checked_only {
+    if report.checked_only && !copier.is_rehearsal() {
         report.images = routes.placed();
         return;
     }
@@ -131,6 +141,7 @@ pub(super) async fn deliver(cx: &Context, copier: &Copier, routes: Routes, repor
     report.images = sent.images;
     report.failures.extend(sent.failures);
     report.moved = copier.moved();
+    report.plan = copier.rehearsed();
     report.left_out.extend(copier.left_out());
 }
 

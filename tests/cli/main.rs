@@ -5,6 +5,7 @@ mod bad_input;
 mod batch;
 mod caches;
 mod diff;
+mod dry_run;
 mod fixtures;
 mod inspect;
 mod interrupts;

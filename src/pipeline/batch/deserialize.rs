@@ -13,7 +13,7 @@ use super::sync_name::SyncName;
 use super::tracker::{ReadBack, WRITTEN_FILE, Written};
 use super::{State, archives, lock};
 use crate::image::{Digest, ImageName, Reference};
-use crate::pipeline::copy::finished;
+use crate::pipeline::copy::{self, Copier, Plan, finished};
 use crate::pipeline::{Context, Error, Failure, LeftOut, Moved, Result, deserialize};
 use crate::store::Name;
 
@@ -49,6 +49,9 @@ pub struct Entry {
     pub reference: String,
     pub digest: Digest,
     pub state: State,
+    /// In a dry run: what would be done.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Plan>,
 }
 
 /// Reads what is new in `directory` into the repository `destination`, which has neither tag nor digest.
@@ -70,10 +73,12 @@ pub async fn batch_deserialize(
         left_out: Vec::new(),
         failures: Vec::new(),
     };
+    // What an archive relies on, an earlier one may bring.
+    let rehearsal = options.dry_run.then(|| Copier::planned(cx, copy::Options { dry_run: true, ..Default::default() }));
     for file in &files {
         let tag = at(destination, Name::Tag(file.name.clone()));
         let path = directory.join(file.to_string());
-        let outcome = read_one(cx, file, &path, &tag, &written, &mut read, options).await;
+        let outcome = read_one(cx, file, &path, &tag, &written, &mut read, rehearsal.as_ref()).await;
         match outcome {
             Ok((entry, arrived)) => {
                 report.archives.push(entry);
@@ -87,6 +92,9 @@ pub async fn batch_deserialize(
             }
         }
     }
+    if let Some(rehearsal) = rehearsal {
+        report.moved = rehearsal.moved();
+    }
     Ok(report)
 }
 
@@ -98,7 +106,7 @@ async fn read_one(
     tag: &ImageName,
     written: &Written,
     read: &mut ReadBack,
-    options: &Options,
+    rehearsal: Option<&Copier>,
 ) -> Result<(Entry, Option<deserialize::Report>)> {
     let place = path.to_owned();
     let digest = finished(tokio::task::spawn_blocking(move || root_of(&place)).await)?;
@@ -110,17 +118,18 @@ async fn read_one(
         )));
     }
     let destination = if read.has_newer(file, tag) { at(tag, Name::Digest(digest)) } else { tag.clone() };
-    let entry = |state| Entry { file: file.to_string(), reference: destination.to_string(), digest, state };
+    let entry = |state, plan| Entry { file: file.to_string(), reference: destination.to_string(), digest, state, plan };
     if read.has(file, tag, &digest) {
-        return Ok((entry(State::Unchanged), None));
-    }
-    if options.dry_run {
-        return Ok((entry(State::Planned), None));
+        return Ok((entry(State::Unchanged, None), None));
     }
     let source = path.display().to_string();
+    if let Some(rehearsal) = rehearsal {
+        let mut planned = deserialize::rehearse(cx, rehearsal, &source, &destination).await?;
+        return Ok((entry(State::Planned, planned.plan.take()), Some(planned)));
+    }
     let arrived = deserialize::deserialize(cx, &source, &destination, &deserialize::Options::default()).await?;
     read.add(file, tag, &digest)?;
-    Ok((entry(State::Done), Some(arrived)))
+    Ok((entry(State::Done, None), Some(arrived)))
 }
 
 /// An image of the repository or layout that `place` is in.

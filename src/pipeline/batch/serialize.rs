@@ -54,6 +54,12 @@ pub struct Entry {
     pub bytes: u64,
     /// Blobs in the archive, manifests included.
     pub blobs: u64,
+    /// In a dry run: every blob in the order of the archive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Vec<serialize::PlannedEntry>>,
+    /// In a dry run: what need not travel, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<Vec<serialize::SkippedEntry>>,
 }
 
 /// Writes what changed of `rows` into `directory`, in their order.
@@ -193,7 +199,7 @@ impl Run<'_> {
         if let Some(last) = &same
             && !self.is_more(row, &store, root).await?
         {
-            self.enter(row, root, last.file.to_string(), State::Unchanged, 0, 0);
+            self.enter(row, root, last.file.to_string(), State::Unchanged, None);
             return Ok(());
         }
         let options = self.archive_options();
@@ -207,9 +213,9 @@ impl Run<'_> {
         }
         self.sent.add(&destination, carried(&written));
         self.next += 1;
-        self.report.left_out.extend(written.left_out);
+        self.report.left_out.extend(written.left_out.iter().cloned());
         self.report.moved += written.moved;
-        self.enter(row, root, file.to_string(), state, written.bytes, written.blobs);
+        self.enter(row, root, file.to_string(), state, Some(written));
         Ok(())
     }
 
@@ -227,9 +233,13 @@ impl Run<'_> {
         serialize::Options { leave_out: Arc::new(self.sent.clone()), ..self.options.archive.clone() }
     }
 
-    fn enter(&mut self, row: &Row, root: &Descriptor, file: String, state: State, bytes: u64, blobs: u64) {
+    /// Tells of one row; `written` is its archive, where there is a new one.
+    fn enter(&mut self, row: &Row, root: &Descriptor, file: String, state: State, written: Option<serialize::Report>) {
+        let (bytes, blobs) = written.as_ref().map_or((0, 0), |written| (written.bytes, written.blobs));
+        let planned = written.filter(|_| self.options.archive.dry_run);
+        let (plan, skipped) = planned.map_or((None, None), |planned| (planned.plan, planned.skipped));
         let (name, reference, digest) = (row.name.clone(), row.text.clone(), root.digest);
-        self.report.archives.push(Entry { name, reference, digest, file, state, bytes, blobs });
+        self.report.archives.push(Entry { name, reference, digest, file, state, bytes, blobs, plan, skipped });
     }
 }
 

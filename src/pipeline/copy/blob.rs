@@ -11,6 +11,7 @@ use futures_util::future::try_join_all;
 use super::Shared;
 use super::destination::Kind;
 use super::graph::Way;
+use super::rehearsal::THERE;
 use crate::image::{Descriptor, Digest};
 use crate::pipeline::Progress;
 use crate::pipeline::walk::CORRUPTION_TRIES;
@@ -41,6 +42,7 @@ impl Way {
             let name = Name::Digest(descriptor.digest);
             let there = to.has_blob(descriptor).await? || to.resolve(&name).await?.is_some();
             if there {
+                self.note_there(descriptor, THERE);
                 self.found(descriptor);
             }
             Ok((!there).then_some(descriptor.digest))
@@ -68,6 +70,9 @@ impl Way {
                 self.destination.note_failure(Kind::Blob, digest, &source, e);
             })?;
             work.done();
+            if pushed == Pushed::Existed {
+                self.note_there(descriptor, THERE);
+            }
             self.run.count(pushed, descriptor.size);
             self.run.progress.add_items(1);
             Ok(())
@@ -127,6 +132,9 @@ impl Way {
         mount_from: Option<&str>,
     ) -> store::Result<Pushed> {
         let _permit = self.run.permit().await;
+        if self.is_rehearsal() {
+            return self.rehearse_blob(descriptor, mount_from).await;
+        }
         let size = descriptor.size;
         let source = Counted { bytes, size, progress: self.run.progress.clone(), passed: Arc::default() };
         let mut tries = 1;

@@ -45,10 +45,10 @@ pub struct Hopes {
 }
 
 impl Hopes {
-    /// Of the registry `site`; `state` is the directory for what runs leave to others.
-    pub fn new(state: Option<&Path>, site: &str) -> Self {
+    /// Of the registry `site`; `state` is the directory for what runs leave to others. `sure`: nothing is guessed.
+    pub fn new(state: Option<&Path>, site: &str, sure: bool) -> Self {
         let works = Works::begin(state, site);
-        let luck = || Luck::new(works.goes_on());
+        let luck = || Luck::new(sure || works.goes_on());
         Hopes { blobs: luck(), manifests: luck(), tags: luck(), works }
     }
 }

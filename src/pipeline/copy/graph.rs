@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use tokio::task::JoinSet;
 
 use super::destination::{Destination, Kind};
+use super::rehearsal::{THERE, WHOLE};
 use super::{Run, Shared, join, lock};
 use crate::image::{Descriptor, Manifest};
 use crate::pipeline::LeftOut;
@@ -75,18 +76,31 @@ impl Way {
             return Err(store::Error::Unusable { place: self.image.to_string(), reason }.into());
         }
         let there = self.is_there(descriptor).await?;
+        let done = there && self.is_tagged(descriptor, tag).await?;
         let below = !there || self.run.options.looks_below();
-        if !below && tag.is_none() {
+        if done {
+            self.note_there(descriptor, if below { THERE } else { WHOLE });
+        }
+        if done && !below {
             return Ok(());
         }
         let manifest = self.run.manifest(&self.source, descriptor).await?;
         if below {
             self.children(&manifest, !there, depth).await?;
         }
-        if !there || tag.is_some() {
+        if !done {
             self.push_manifest(&manifest, tag).await?;
         }
         Ok(())
+    }
+
+    /// Whether the destination has the manifest under its tag, if it is to have one.
+    async fn is_tagged(&self, descriptor: &Descriptor, tag: Option<&str>) -> store::Result<bool> {
+        if tag.is_none() {
+            return Ok(true);
+        }
+        let _permit = self.run.permit().await;
+        self.destination.has_image(descriptor.digest, tag).await
     }
 
     /// Whether the destination has the manifest, and with it all that it needs. One that is also a blob there may be
@@ -153,6 +167,10 @@ impl Way {
     }
 
     pub(super) async fn push_manifest(&self, manifest: &Manifest, tag: Option<&str>) -> Result<(), Shared> {
+        if self.rehearses_manifest(&manifest.descriptor, tag) {
+            lock(&self.run.moved).manifests_sent += 1;
+            return Ok(());
+        }
         let pushed = {
             let _permit = self.run.permit().await;
             self.destination.store.push_manifest(manifest, tag).await

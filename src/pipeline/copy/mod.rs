@@ -10,6 +10,7 @@ mod graph;
 mod interrupted;
 mod luck;
 mod referrers;
+mod rehearsal;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -24,6 +25,8 @@ use crate::image::{Descriptor, Digest, ImageName, Manifest};
 use crate::store::{self, Name, Pushed, Store, Stores};
 use destination::{Destination, Hopes};
 pub use graph::Way;
+use rehearsal::Rehearsal;
+pub use rehearsal::{Plan, Planned, Skipped, WHOLE};
 
 /// A failure that several images may share.
 #[derive(Clone, Debug)]
@@ -62,6 +65,8 @@ pub struct Options {
     pub recursive: bool,
     /// Layers that registries usually do not hold. Without this they are left out, and reported.
     pub foreign_layers: bool,
+    /// Send nothing, and write down what would be sent: [`Copier::rehearsed`] gives it.
+    pub dry_run: bool,
 }
 
 impl Options {
@@ -93,6 +98,8 @@ struct Run {
     options: Options,
     /// What will move was counted beforehand.
     planned: bool,
+    /// In a dry run.
+    rehearsal: Option<Rehearsal>,
     permits: Semaphore,
     manifests: Manifests,
     opened: Mutex<HashMap<String, Arc<dyn Store>>>,
@@ -122,6 +129,7 @@ impl Copier {
             progress: cx.progress.clone(),
             options,
             planned,
+            rehearsal: options.dry_run.then(Rehearsal::default),
             permits: Semaphore::new(cx.jobs()),
             manifests: Manifests::default(),
             opened: Mutex::default(),
@@ -209,6 +217,12 @@ impl Copier {
         self.0.permit().await
     }
 
+    /// Whether this is a dry run.
+    pub fn is_rehearsal(&self) -> bool {
+        self.0.rehearsal.is_some()
+    }
+
+    /// What the copies so far moved, or in a dry run would have moved.
     pub fn moved(&self) -> Moved {
         *lock(&self.0.moved)
     }
@@ -243,7 +257,9 @@ impl Run {
 
     fn destination(&self, store: Arc<dyn Store>) -> Arc<Destination> {
         let (name, site) = (store.describe(), store.site().unwrap_or_default().to_owned());
-        let new = || Arc::new(Hopes::new(self.stores.state(), &site));
+        // A dry run does no work that a later one could go on with, and guesses nothing.
+        let state = self.stores.state().filter(|_| self.rehearsal.is_none());
+        let new = || Arc::new(Hopes::new(state, &site, self.rehearsal.is_some()));
         let hopes = lock(&self.hopes).entry(site.clone()).or_insert_with(new).clone();
         lock(&self.destinations).entry(name).or_insert_with(|| Arc::new(Destination::new(store, hopes))).clone()
     }
@@ -264,14 +280,15 @@ impl Run {
             return Err(store::Error::Unusable { place: image, reason }.into());
         }
         let destination = self.destination(destination);
+        let way = Way { run: self.clone(), source, destination, image: image.into() };
         // A tag that did not move costs one request.
         if tag.is_some() && !self.options.looks_below() {
             let _permit = self.permit().await;
-            if destination.has_image(root.digest, tag.as_deref()).await? {
+            if way.destination.has_image(root.digest, tag.as_deref()).await? {
+                way.note_there(&root, WHOLE);
                 return Ok(());
             }
         }
-        let way = Way { run: self.clone(), source, destination, image: image.into() };
         if self.options.recursive {
             way.clone().manifest(root.clone(), None).await?;
             way.clone().referrers(&root).await?;

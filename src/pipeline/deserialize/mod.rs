@@ -13,10 +13,11 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::copy::{self, Copier, Way};
+use super::copy::{self, Copier, Plan, Way};
 use super::{Context, Error, LeftOut, Moved, Placed, Result};
 use crate::archive::contents::Contents;
 use crate::image::{Digest, ImageName};
+use crate::store::archive::Archive;
 use crate::store::location::Input;
 use crate::store::overlay::Overlay;
 use crate::store::{Name, Store};
@@ -40,6 +41,9 @@ pub struct Report {
     pub reference: String,
     pub digest: Digest,
     pub moved: Moved,
+    /// In a dry run: what would be done.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Plan>,
     /// The root of the archive, and other images that its index names.
     pub images: Vec<Placed>,
     pub left_out: Vec<LeftOut>,
@@ -69,12 +73,33 @@ impl Arrived {
 }
 /// Reads `source`, a path or `-` for standard input, into `destination`.
 pub async fn deserialize(cx: &Context, source: &str, destination: &ImageName, options: &Options) -> Result<Report> {
+    read(cx, None, source, destination, options).await
+}
+
+/// A dry run that takes what `rehearsal` would have put in place as being there.
+pub(super) async fn rehearse(
+    cx: &Context,
+    rehearsal: &Copier,
+    source: &str,
+    destination: &ImageName,
+) -> Result<Report> {
+    let options = Options { dry_run: true, root: None };
+    read(cx, Some(rehearsal.clone()), source, destination, &options).await
+}
+
+async fn read(
+    cx: &Context,
+    rehearsal: Option<Copier>,
+    source: &str,
+    destination: &ImageName,
+    options: &Options,
+) -> Result<Report> {
     cx.progress.begin("reading the archive");
     // The promise sees to what refers to images, and to foreign layers.
-    let take = copy::Options::default();
+    let take = copy::Options { dry_run: options.dry_run, ..Default::default() };
     let (copier, arrived) = match cx.stores.open_input(source).await? {
         Input::Seekable(archive) => {
-            let copier = Copier::planned(cx, take);
+            let copier = rehearsal.unwrap_or_else(|| Copier::planned(cx, take));
             let to = copier.open(destination)?;
             let contents = archive.contents.clone();
             let layers: Vec<Arc<dyn Store>> = vec![Arc::new(archive), to.clone()];
@@ -82,7 +107,7 @@ pub async fn deserialize(cx: &Context, source: &str, destination: &ImageName, op
             (copier, Arrived { place: source.into(), source: over, destination: to, contents, seekable: true })
         }
         Input::Stream { name, bytes } => {
-            let copier = Copier::new(cx, take);
+            let copier = rehearsal.unwrap_or_else(|| Copier::new(cx, take));
             let to = copier.open(destination)?;
             let over = Arc::new(Overlay::new(&name, vec![to.clone()]));
             let landing: Arc<dyn Landing> = if options.dry_run {
@@ -91,9 +116,14 @@ pub async fn deserialize(cx: &Context, source: &str, destination: &ImageName, op
                 Arc::new(copier.way(over.clone(), to.clone(), name.as_str()))
             };
             let passed = stream::read(cx, &name, bytes, landing).await?;
-            passed.kept.into_iter().for_each(|manifest| over.keep(manifest));
             let contents = Arc::new(passed.contents);
-            (copier, Arrived { place: name, source: over, destination: to, contents, seekable: false })
+            let mut source: Arc<dyn Store> = over.clone();
+            if options.dry_run {
+                let archive = Arc::new(Archive::passed_by(&name, contents.clone(), &passed.kept));
+                source = Arc::new(Overlay::new(&name, vec![archive, to.clone()]));
+            }
+            passed.kept.into_iter().for_each(|manifest| over.keep(manifest));
+            (copier, Arrived { place: name, source, destination: to, contents, seekable: false })
         }
     };
     let promise = Promise::read(cx, &copier, &arrived, options.root.as_deref()).await?;
@@ -106,14 +136,19 @@ pub async fn deserialize(cx: &Context, source: &str, destination: &ImageName, op
         )));
     }
     if options.dry_run {
-        promise.check(cx, &arrived).await?
+        promise.check(cx, &copier, &arrived, &name).await?
     } else {
         promise.keep(cx, &copier, &arrived, &name).await?
+    }
+    let mut plan = copier.rehearsed();
+    if let Some(plan) = &mut plan {
+        plan.locate(&arrived.contents.blobs);
     }
     Ok(Report {
         reference: destination.to_string(),
         digest,
         moved: copier.moved(),
+        plan,
         images: vec![Placed::new(source, &promise.root, vec![destination.to_string()])],
         left_out: promise.left_out,
     })

@@ -172,13 +172,14 @@ impl Promise {
         }
     }
 
-    /// Reads what did not pass yet, and changes nothing.
-    pub async fn check(&self, cx: &Context, arrived: &Arrived) -> Result<()> {
+    /// Reads what did not pass yet, and changes nothing. `copier` is a rehearsal.
+    pub async fn check(&self, cx: &Context, copier: &Copier, arrived: &Arrived, name: &Name) -> Result<()> {
         if arrived.seekable {
             self.verify(cx, arrived).await?;
         }
         self.refuse_without_base(arrived)?;
-        self.refuse_incomplete(arrived)
+        self.refuse_incomplete(arrived)?;
+        self.place(cx, copier, arrived, name).await
     }
 
     async fn verify(&self, cx: &Context, arrived: &Arrived) -> Result<()> {

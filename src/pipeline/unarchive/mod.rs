@@ -51,7 +51,7 @@ pub async fn unarchive(
     };
     cx.progress.begin("reading the archive");
     // What the archive has of foreign layers goes along.
-    let copier = Copier::new(cx, copy::Options { recursive: options.recursive, foreign_layers: true });
+    let copier = Copier::new(cx, copy::Options { foreign_layers: true, ..options.copying() });
     let read = read(cx, &copier, file, mapper, options).await?;
     let contents = read.archive.contents.clone();
     let place = read.archive.describe();
@@ -79,6 +79,9 @@ pub async fn unarchive(
         report.left_out.push(LeftOut { image: place.clone(), what: layer.digest.to_string(), why });
     }
     scatter::deliver(cx, &copier, routes, &mut report).await;
+    if let Some(plan) = &mut report.plan {
+        plan.locate(&contents.blobs);
+    }
     report.left_out.sort_by(|a, b| (&a.image, &a.what).cmp(&(&b.image, &b.what)));
     let everything = options.subset.is_none() && options.selectors.is_empty() && options.platforms.is_empty();
     for problem in survey.problems {
@@ -163,7 +166,7 @@ async fn read(cx: &Context, copier: &Copier, file: &str, mapper: &Arc<Mapper>, o
         }
         Input::Stream { name, bytes } => (name, bytes),
     };
-    if options.check {
+    if options.check || options.dry_run {
         let archive = Arc::new(Archive::read_through(&name, bytes).await?);
         return Ok(Read { source: archive.clone(), archive, passed: true });
     }
