@@ -44,6 +44,9 @@ pub trait Landing: Send + Sync {
     /// Of what the archive expects to be in place, what is not.
     async fn lacking(&self, expected: &[Descriptor]) -> Result<Vec<Digest>>;
 
+    /// A blob begins to pass. Called in the order of the archive, which what comes of [`Landing::land`] is not.
+    fn comes(&self, _digest: Digest) {}
+
     /// Returns when the blob is in place.
     async fn land(&self, descriptor: &Descriptor, bytes: &dyn BlobSource) -> std::result::Result<(), Shared>;
 
@@ -199,6 +202,7 @@ impl Reading<'_> {
         if let Some(first) = first.as_ref().filter(|_| is_object && whole && descriptor.size <= LARGEST_KEPT) {
             return self.object(descriptor, first, permits).await;
         }
+        self.landing.comes(descriptor.digest);
         let passing = Passing::new(&descriptor, self.place, units * UNIT);
         let (landing, bytes) = (self.landing.clone(), passing.clone());
         let size = descriptor.size;
@@ -248,6 +252,7 @@ impl Reading<'_> {
             return Ok(());
         }
         let landing = self.landing.clone();
+        landing.comes(descriptor.digest);
         self.tasks.spawn(async move {
             let _permits = permits;
             landing.land(&descriptor, &BytesBlob { descriptor: descriptor.clone(), bytes }).await

@@ -48,6 +48,8 @@ struct Known {
     first: Option<Arc<dyn Store>>,
     /// Something may have been pushed.
     begun: bool,
+    /// Where each blob that has begun to pass goes, if anywhere.
+    targets: HashMap<Digest, Option<Arc<dyn Store>>>,
     landed: HashMap<Digest, Arc<dyn Store>>,
     /// What the archive leaves out; once the index has passed, only what is at no destination.
     left_out: HashMap<Digest, Descriptor>,
@@ -153,8 +155,7 @@ impl Sorting {
     }
 
     /// Where a blob goes, if anywhere.
-    fn target(&self, digest: &Digest) -> Option<Arc<dyn Store>> {
-        let known = self.known();
+    fn target(&self, known: &Known, digest: &Digest) -> Option<Arc<dyn Store>> {
         match known.needed.get(digest) {
             Some(store) => Some(store.clone()),
             // It may be shared with an image that is still to come; or belong to what refers to one.
@@ -177,8 +178,16 @@ impl Landing for Sorting {
         Ok(Vec::new())
     }
 
+    /// What is known now decides, and not how late a task begins: the same archive is sorted the same way again.
+    fn comes(&self, digest: Digest) {
+        let mut known = self.known();
+        let target = self.target(&known, &digest);
+        known.targets.insert(digest, target);
+    }
+
     async fn land(&self, descriptor: &Descriptor, bytes: &dyn BlobSource) -> std::result::Result<(), Shared> {
-        let Some(store) = self.target(&descriptor.digest) else {
+        let target = self.known().targets.get(&descriptor.digest).cloned().flatten();
+        let Some(store) = target else {
             // Read to its end all the same: what comes after it must be read.
             let mut reader = bytes.open(0).await?;
             while let Some(chunk) = reader.next().await {
