@@ -2,14 +2,13 @@
 
 use std::path::Path;
 
-use super::arguments::{self, Platforms};
+use super::arguments::{self, Choice, Index};
 use super::summary::{self, Summary, count};
 use super::writing::Writing;
 use super::{Exit, Failure, Session};
-use crate::image::descriptor::Annotations;
 use crate::image::reference::is_tag;
 use crate::pipeline::archiving::{self, Options, Report};
-use crate::source::{Selector, list};
+use crate::source::list;
 use crate::store::Location;
 
 /// Write the images of a list into one archive
@@ -48,19 +47,10 @@ pub struct Args {
     reference: Option<String>,
 
     #[command(flatten)]
-    platforms: Platforms,
+    choice: Choice,
 
-    /// Annotations for the index, as in key=value,key=value
-    #[arg(short, long, value_name = "KEY=VALUE", value_parser = arguments::annotations)]
-    annotations: Vec<Annotations>,
-
-    /// Only the lines whose labels match, as in team=red,tier!=test; given several times, any of them
-    #[arg(short = 'l', long, value_name = "SELECTOR", value_parser = arguments::selector)]
-    selector: Vec<Selector>,
-
-    /// Keep indexes out of the index, for registries that refuse an index of indexes
-    #[arg(long)]
-    index_fallback: bool,
+    #[command(flatten)]
+    index: Index,
 
     /// Archive what there is when an image cannot be had, and exit with 3
     #[arg(long)]
@@ -102,10 +92,10 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
     let next = args.writing.how_to_go_on(&args.destination);
     let verb = async {
         let options = Options {
-            platforms: args.platforms.list(),
-            selectors: args.selector.clone(),
-            annotations: arguments::merged(&args.annotations),
-            index_fallback: args.index_fallback,
+            platforms: args.choice.platforms.list(),
+            selectors: args.choice.selectors.clone(),
+            annotations: args.index.annotations(),
+            index_fallback: args.index.index_fallback,
             allow_missing: args.allow_missing,
             writing: args.writing.options(&context, &existing).await?,
         };

@@ -85,9 +85,39 @@ impl Platforms {
     }
 }
 
+/// What to take of a list of images.
+#[derive(Debug, clap::Args)]
+pub struct Choice {
+    #[command(flatten)]
+    pub platforms: Platforms,
+
+    /// Only the lines whose labels match, as in team=red,tier!=test; given several times, any of them
+    #[arg(id = "selector", short = 'l', long = "selector", value_name = "SELECTOR", value_parser = selector)]
+    pub selectors: Vec<Selector>,
+}
+
+/// What the index of what was gathered is like.
+#[derive(Debug, clap::Args)]
+pub struct Index {
+    /// Annotations for the index, as in key=value,key=value
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = annotations)]
+    annotations: Vec<Annotations>,
+
+    /// Keep indexes out of the index, for registries that refuse an index of indexes
+    #[arg(long)]
+    pub index_fallback: bool,
+}
+
+impl Index {
+    /// All `--annotations` together; a later one wins.
+    pub fn annotations(&self) -> Annotations {
+        self.annotations.iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+}
+
 /// One `--annotations` value: `k=v`, or several joined by commas. A comma belongs to the value when no
 /// `key=` follows it.
-pub fn annotations(text: &str) -> Result<Annotations, String> {
+fn annotations(text: &str) -> Result<Annotations, String> {
     let mut pairs: Vec<(String, String)> = Vec::new();
     for piece in text.split(',') {
         match (piece.split_once('='), pairs.last_mut()) {
@@ -108,11 +138,6 @@ pub fn selector(text: &str) -> Result<Selector, String> {
     Selector::parse(text).map_err(|error| error.to_string())
 }
 
-/// All `--annotations` together; a later one wins.
-pub fn merged(annotations: &[Annotations]) -> Annotations {
-    annotations.iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,7 +152,8 @@ mod tests {
 
     #[test]
     fn annotations_by_comma_and_by_repetition() {
-        let all = merged(&[annotations("a=1,b=2,3=x,4").unwrap(), annotations("a=9").unwrap()]);
+        let given = [annotations("a=1,b=2,3=x,4").unwrap(), annotations("a=9").unwrap()].to_vec();
+        let all = Index { annotations: given, index_fallback: false }.annotations();
         let pairs: Vec<(&str, &str)> = all.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         assert_eq!(pairs, [("3", "x,4"), ("a", "9"), ("b", "2")]);
         assert!(annotations("novalue").is_err());

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::arguments::{self, Platforms};
+use super::arguments::Choice;
 use super::summary::{self, Summary, count};
 use super::{Exit, Failure, Session};
 use crate::mapping::Mapper;
 use crate::pipeline::clone::{self, Options, Report};
-use crate::source::{Selector, list};
+use crate::source::list;
 
 /// Copy the images of a list straight to where they belong
 ///
@@ -48,11 +48,7 @@ pub struct Args {
     recursive: bool,
 
     #[command(flatten)]
-    platforms: Platforms,
-
-    /// Only the lines whose labels match, as in team=red,tier!=test; given several times, any of them
-    #[arg(short = 'l', long, value_name = "SELECTOR", value_parser = arguments::selector)]
-    selector: Vec<Selector>,
+    choice: Choice,
 
     /// Copy non-distributable layers too, from the registry or from their own addresses
     #[arg(long)]
@@ -82,8 +78,8 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
     let sources = list::read(&args.sources).map_err(Failure::usage)?;
     let mapper = Mapper::parse(&args.mapper).map_err(Failure::usage)?;
     let options = Options {
-        platforms: args.platforms.list(),
-        selectors: args.selector.clone(),
+        platforms: args.choice.platforms.list(),
+        selectors: args.choice.selectors.clone(),
         check: args.check,
         dry_run: args.dry_run,
         recursive: args.recursive,

@@ -1,12 +1,11 @@
 //! `mirror gather SOURCES IMAGE`.
 
-use super::arguments::{self, Platforms};
+use super::arguments::{self, Choice, Index};
 use super::summary::{self, Summary, count};
 use super::{Exit, Failure, Session, size};
 use crate::image::ImageName;
-use crate::image::descriptor::Annotations;
 use crate::pipeline::gather::{self, Options, Report};
-use crate::source::{Selector, list};
+use crate::source::list;
 
 /// Copy the images of a list into one repository
 ///
@@ -37,19 +36,10 @@ pub struct Args {
     recursive: bool,
 
     #[command(flatten)]
-    platforms: Platforms,
+    choice: Choice,
 
-    /// Annotations for the index, as in key=value,key=value
-    #[arg(short, long, value_name = "KEY=VALUE", value_parser = arguments::annotations)]
-    annotations: Vec<Annotations>,
-
-    /// Only the lines whose labels match, as in team=red,tier!=test; given several times, any of them
-    #[arg(short = 'l', long, value_name = "SELECTOR", value_parser = arguments::selector)]
-    selector: Vec<Selector>,
-
-    /// Keep indexes out of the index, for registries that refuse an index of indexes
-    #[arg(long)]
-    index_fallback: bool,
+    #[command(flatten)]
+    index: Index,
 
     /// Tag what there is when an image cannot be had, and exit with 3
     #[arg(long)]
@@ -67,14 +57,14 @@ pub struct Args {
 pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
     let sources = list::read(&args.sources).map_err(Failure::usage)?;
     let options = Options {
-        platforms: args.platforms.list(),
-        annotations: arguments::merged(&args.annotations),
+        platforms: args.choice.platforms.list(),
+        annotations: args.index.annotations(),
         recursive: args.recursive,
-        index_fallback: args.index_fallback,
+        index_fallback: args.index.index_fallback,
         allow_missing: args.allow_missing,
         foreign_layers: args.foreign_layers,
         dry_run: args.dry_run,
-        selectors: args.selector.clone(),
+        selectors: args.choice.selectors.clone(),
     };
     let context = session.context()?;
     let next = "run the same command again: what has arrived is not sent twice";

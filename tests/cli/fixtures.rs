@@ -14,6 +14,7 @@ use airgap_mirror::store::registry::Client;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::entries::entries;
 use super::program::{Registry, mirror, unpack_samples};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/fixtures");
@@ -99,28 +100,6 @@ fn without_version(index: &[u8]) -> Value {
     let mut index: Value = serde_json::from_slice(index).unwrap();
     index["annotations"].as_object_mut().unwrap().remove("vnd.act3-ace.data.version").unwrap();
     index
-}
-
-/// Name and whole bytes (headers, content, padding) of each entry; the trailer last.
-fn entries(archive: &[u8]) -> Vec<(String, Vec<u8>)> {
-    use airgap_mirror::archive::tar::{Header, Headers};
-    let (mut headers, mut found, mut at, mut start) = (Headers::default(), Vec::new(), 0, 0);
-    while at < archive.len() {
-        match headers.block(archive[at..at + 512].try_into().unwrap()).unwrap() {
-            Header::Zeros => break,
-            Header::Extension { kind, size } => {
-                headers.extension(kind, &archive[at + 512..at + 512 + size as usize]).unwrap();
-                at += 512 + (size as usize).next_multiple_of(512);
-            }
-            Header::Entry { name, size, .. } => {
-                at += 512 + (size as usize).next_multiple_of(512);
-                found.push((name, archive[start..at].to_vec()));
-                start = at;
-            }
-        }
-    }
-    found.push(("trailer".into(), archive[start..].to_vec()));
-    found
 }
 
 /// The JSON of an `index.json` entry.

@@ -6,6 +6,8 @@ mod batch;
 mod caches;
 mod diff;
 mod dry_run;
+#[path = "../support/entries.rs"]
+mod entries;
 mod fixtures;
 mod inspect;
 mod interrupts;
