@@ -115,6 +115,13 @@ async fn write(cx: &Context, subject: Subject, destination: &str, options: &Opti
         }
         _ => None,
     };
+    // Volumes of one name are written by one run at a time, too. What is there of a single file stays as it is.
+    let _alone = match &place {
+        Place::File(path) if !options.dry_run && file.is_none() => {
+            Some(NewFile::open(path, true).map_err(|e| refused(path, e))?)
+        }
+        _ => None,
+    };
     cx.progress.begin("planning");
     let Subject { store, reference, root, ref_name } = subject;
     let recalled = match &file {
