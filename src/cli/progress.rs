@@ -2,7 +2,8 @@
 //! seconds elsewhere. The verbs count, this only looks, so that a slow screen slows nothing down.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle as BarStyle};
@@ -24,20 +25,26 @@ const WINDOW: Duration = Duration::from_secs(15);
 pub struct Shown {
     task: Option<JoinHandle<()>>,
     bar: ProgressBar,
+    progress: Arc<Progress>,
+    lines: Option<Arc<Mutex<Lines>>>,
 }
 
 impl Shown {
     /// Begins to show `progress`. `bar` is the one that diagnostics and remarks know to move aside.
     pub fn begin(style: ProgressStyle, progress: &Arc<Progress>, bar: &ProgressBar) -> Self {
+        let mut lines = None;
         let task = match style {
             ProgressStyle::None => None,
             ProgressStyle::Bar | ProgressStyle::Auto => {
                 bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
                 Some(tokio::spawn(draw_bar(progress.clone(), bar.clone())))
             }
-            ProgressStyle::Plain => Some(tokio::spawn(print_lines(progress.clone()))),
+            ProgressStyle::Plain => {
+                let printed = lines.insert(Arc::new(Mutex::new(Lines::new())));
+                Some(tokio::spawn(print_lines(progress.clone(), printed.clone())))
+            }
         };
-        Shown { task, bar: bar.clone() }
+        Shown { task, bar: bar.clone(), progress: progress.clone(), lines }
     }
 }
 
@@ -45,6 +52,9 @@ impl Drop for Shown {
     fn drop(&mut self) {
         if let Some(task) = &self.task {
             task.abort();
+        }
+        if let Some(lines) = &self.lines {
+            print(lines.lock().unwrap_or_else(PoisonError::into_inner).end(&self.progress));
         }
         self.bar.finish_and_clear();
         self.bar.set_draw_target(ProgressDrawTarget::hidden());
@@ -71,24 +81,66 @@ async fn draw_bar(progress: Arc<Progress>, bar: ProgressBar) {
     }
 }
 
-async fn print_lines(progress: Arc<Progress>) {
-    let mut pace = Pace::default();
-    let mut printed = Instant::now();
-    let mut last = Snapshot::default();
+async fn print_lines(progress: Arc<Progress>, lines: Arc<Mutex<Lines>>) {
     loop {
-        let now = progress.snapshot();
-        // The end of a phase is told from the last look into it, if it lasted long enough to be worth it.
-        if now.phase != last.phase && !last.phase.is_empty() && pace.age() > Duration::from_secs(1) {
-            eprintln!("{}: {}", last.phase, describe(&last, &pace));
-            printed = Instant::now();
-        }
-        pace.look(Instant::now(), &now);
-        if printed.elapsed() >= LINE && !now.phase.is_empty() {
-            eprintln!("{}: {}", now.phase, describe(&now, &pace));
-            printed = Instant::now();
-        }
-        last = now;
+        print(lines.lock().unwrap_or_else(PoisonError::into_inner).look(&progress));
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn print(lines: Vec<String>) {
+    for line in lines {
+        // Nobody may be listening, which is no reason to fail.
+        let _ = writeln!(std::io::stderr().lock(), "{line}");
+    }
+}
+
+/// Plain lines: one every few seconds, and one for the end of a phase that had some.
+struct Lines {
+    pace: Pace,
+    printed: Instant,
+    /// The phase that has lines.
+    told: String,
+}
+
+impl Lines {
+    fn new() -> Self {
+        Lines { pace: Pace::default(), printed: Instant::now(), told: String::new() }
+    }
+
+    fn look(&mut self, progress: &Progress) -> Vec<String> {
+        let now = progress.snapshot();
+        let mut lines = Vec::new();
+        if now.phase != self.told {
+            lines.extend(self.end_of_told(&progress.before()));
+        }
+        self.pace.look(Instant::now(), &now);
+        if self.printed.elapsed() >= LINE {
+            lines.extend(self.line(&now));
+            self.told = now.phase;
+        }
+        lines
+    }
+
+    fn end(&mut self, progress: &Progress) -> Vec<String> {
+        let (before, now) = (progress.before(), progress.snapshot());
+        self.end_of_told(if now.phase == self.told { &now } else { &before }).into_iter().collect()
+    }
+
+    /// How the phase ended that has lines.
+    fn end_of_told(&mut self, ended: &Snapshot) -> Option<String> {
+        let told = std::mem::take(&mut self.told);
+        if told.is_empty() || told != ended.phase {
+            return None;
+        }
+        self.pace.look(Instant::now(), ended);
+        self.line(ended)
+    }
+
+    fn line(&mut self, now: &Snapshot) -> Option<String> {
+        self.printed = Instant::now();
+        let text = describe(now, &self.pace);
+        (!now.phase.is_empty() && !text.is_empty()).then(|| format!("{}: {text}", now.phase))
     }
 }
 
@@ -191,5 +243,42 @@ mod tests {
         pace.look(start + Duration::from_secs(3), &now);
         assert_eq!(pace.bytes_per_second(), 0.0);
         assert_eq!(clock(3 * 3600 + 61), "3:01:01");
+    }
+
+    #[test]
+    fn plain_lines_are_seldom_and_tell_the_end_of_what_they_told() {
+        let (progress, mut lines) = (Progress::default(), Lines::new());
+        let later = |lines: &mut Lines| lines.printed = lines.printed.checked_sub(LINE).unwrap();
+        progress.begin("planning");
+        assert_eq!(lines.look(&progress), [""; 0]);
+        progress.begin("copying");
+        progress.expect(2, 100);
+        progress.add_bytes(50);
+        assert_eq!(lines.look(&progress), [""; 0]);
+        later(&mut lines);
+        assert_eq!(lines.look(&progress), ["copying: 50 %, 50 B of 100 B, 0 of 2 items"]);
+        assert_eq!(lines.look(&progress), [""; 0]);
+        progress.add_bytes(50);
+        progress.add_items(2);
+        progress.begin("tagging");
+        assert_eq!(lines.look(&progress), ["copying: 100 %, 100 B of 100 B, 2 of 2 items"]);
+        // It has nothing to tell.
+        later(&mut lines);
+        assert_eq!(lines.look(&progress), [""; 0]);
+        assert_eq!(lines.end(&progress), [""; 0]);
+    }
+
+    #[test]
+    fn what_has_no_end_has_no_percentage() {
+        let (progress, mut lines) = (Progress::default(), Lines::new());
+        progress.begin("reading");
+        progress.open_ended();
+        progress.expect(1, 1 << 20);
+        progress.add_bytes(1 << 19);
+        lines.printed = lines.printed.checked_sub(LINE).unwrap();
+        assert_eq!(lines.look(&progress), ["reading: 512 KiB"]);
+        progress.begin("copying");
+        progress.expect(1, 1 << 20);
+        assert_eq!(lines.end(&progress), ["reading: 512 KiB"]);
     }
 }

@@ -1,19 +1,23 @@
 //! Progress as numbers that anybody may read at any time: the verbs add, the screen polls.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// Counters of one run. Totals are true once `phase` is the one that moves bytes.
 #[derive(Debug, Default)]
 pub struct Progress {
     phase: Mutex<String>,
+    /// How the phase before ended.
+    before: Mutex<Snapshot>,
+    /// Nobody knows how much is still to come.
+    is_open: AtomicBool,
     bytes_done: AtomicU64,
     bytes_total: AtomicU64,
     items_done: AtomicU64,
     items_total: AtomicU64,
 }
 
-/// The counters at one moment.
+/// The counters at one moment. Totals are zero where nobody knows them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     pub phase: String,
@@ -26,12 +30,22 @@ pub struct Snapshot {
 impl Progress {
     /// Begins a phase (`resolving`, `copying`, …) and sets the counters to zero.
     pub fn begin(&self, phase: &str) {
+        let ended = self.snapshot();
+        if let Ok(mut before) = self.before.lock() {
+            *before = ended;
+        }
+        self.is_open.store(false, Relaxed);
         if let Ok(mut current) = self.phase.lock() {
             *current = phase.to_owned();
         }
         for counter in [&self.bytes_done, &self.bytes_total, &self.items_done, &self.items_total] {
             counter.store(0, Relaxed);
         }
+    }
+
+    /// What is expected in this phase is only what has come so far: there are no totals.
+    pub fn open_ended(&self) {
+        self.is_open.store(true, Relaxed);
     }
 
     /// Work that was found: it will be done in this phase.
@@ -56,12 +70,18 @@ impl Progress {
     }
 
     pub fn snapshot(&self) -> Snapshot {
+        let total = |counter: &AtomicU64| if self.is_open.load(Relaxed) { 0 } else { counter.load(Relaxed) };
         Snapshot {
             phase: self.phase.lock().map(|p| p.clone()).unwrap_or_default(),
             bytes_done: self.bytes_done.load(Relaxed),
-            bytes_total: self.bytes_total.load(Relaxed),
+            bytes_total: total(&self.bytes_total),
             items_done: self.items_done.load(Relaxed),
-            items_total: self.items_total.load(Relaxed),
+            items_total: total(&self.items_total),
         }
+    }
+
+    /// How the phase before this one ended.
+    pub fn before(&self) -> Snapshot {
+        self.before.lock().map(|before| before.clone()).unwrap_or_default()
     }
 }

@@ -13,7 +13,7 @@ use super::program::{process, signal};
 const BLOB: &str = "/blobs/";
 
 /// A registry with one image, whose only layer never comes to its end. Tells when the layer was asked for.
-fn stalling_registry() -> (String, Receiver<()>) {
+pub fn stalling_registry() -> (String, Receiver<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (asked, waits) = channel();

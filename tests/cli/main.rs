@@ -14,5 +14,7 @@ mod interrupts;
 mod json;
 mod pipeline;
 mod program;
+mod terminal;
+mod together;
 mod tutorial;
 mod verify;

@@ -111,7 +111,8 @@ fn ask_person(request: &Request) -> io::Result<()> {
         Wanted::Tape => format!("put tape {volume} of {archive} into {drive}"),
         Wanted::Volume => format!("mount the disk with volume {volume} of {archive}, as {drive}"),
     };
-    write!(&terminal, "\r\n{why}{please}, then press Enter (q and Enter to stop): ")?;
+    // In place of the bar, which goes on below: on the line of the question it would write over it.
+    write!(&terminal, "\r\x1b[K{why}{please}, then press Enter (q and Enter to stop)\n")?;
     let mut answer = String::new();
     let read = BufReader::new(&terminal).read_line(&mut answer)?;
     if read == 0 || answer.trim().eq_ignore_ascii_case("q") {

@@ -110,6 +110,7 @@ pub async fn read(
     input: Box<dyn BufRead + Send>,
     landing: Arc<dyn Landing>,
 ) -> Result<Passed> {
+    cx.progress.open_ended();
     let (sender, events) = mpsc::channel(QUEUE);
     let thread = std::thread::Builder::new().name("archive-reader".into());
     let io = |source| Error::Io { path: place.into(), source };

@@ -35,6 +35,7 @@ pub async fn open(cx: &Context, location: &Location) -> Result<Source> {
 }
 
 async fn pass(cx: &Context, name: String, input: Box<dyn BufRead + Send>) -> Result<(Archive, Option<Vec<Bad>>)> {
+    cx.progress.open_ended();
     let (threads, memory, progress) = (cores(), cx.byte_budget, cx.progress.clone());
     let hashed = tokio::task::spawn_blocking(move || {
         let input = decompress(input)?;
