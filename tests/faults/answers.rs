@@ -105,7 +105,7 @@ fn a_get_is_never_answered() {
 #[test]
 fn every_get_of_a_blob_is_never_answered() {
     let large = Content::images().large_blob();
-    pull().before(move |head, _| head.is("GET", &large).then_some(Instead::Hang)).either();
+    pull().silence("0.2").before(move |head, _| head.is("GET", &large).then_some(Instead::Hang)).either();
 }
 
 #[test]
@@ -127,6 +127,24 @@ fn an_upload_is_never_answered() {
         .before(move |head, nth| {
             let ours = head.method == "PUT" && head.query("digest").as_deref() == Some(&large);
             (ours && nth == 1).then_some(Instead::Hang)
+        })
+        .finishes();
+}
+
+#[test]
+fn a_get_of_a_manifest_is_never_answered() {
+    let child = Content::images().child_manifest();
+    pull().before(move |head, nth| (head.is("GET", &child) && nth == 1).then_some(Instead::Hang)).finishes();
+}
+
+#[test]
+fn a_post_and_a_put_of_a_manifest_are_never_answered() {
+    let (large, child) = (Content::images().large_blob(), Content::images().child_manifest());
+    push()
+        .silence("0.5")
+        .before(move |head, nth| {
+            let opens = head.method == "POST" && head.query("mount").is_none_or(|digest| digest == large);
+            ((opens || head.is("PUT", &child)) && nth == 1).then_some(Instead::Hang)
         })
         .finishes();
 }
@@ -163,13 +181,17 @@ fn every_connection_closed_after_each_answer() {
 #[test]
 fn a_blob_that_is_missing_for_ever() {
     let large = Content::images().large_blob();
-    let gone = large.clone();
-    pull()
-        .before(move |head, _| {
-            let missing = || Instead::Answer(error(404, "BLOB_UNKNOWN", "blob unknown to registry"));
-            head.path().contains(&gone).then(missing)
-        })
-        .fails(&[&large, "is not in"]);
+    let mut images = Content::images().repositories.iter();
+    let image = images.find(|(_, repository)| repository.blobs.contains(&large)).expect("it is in an image").0;
+    for (trial, named) in [(pull(), "is not in"), (pull_images(), "sources.list:"), (pull_images(), image)] {
+        let gone = large.clone();
+        trial
+            .before(move |head, _| {
+                let missing = || Instead::Answer(error(404, "BLOB_UNKNOWN", "blob unknown to registry"));
+                head.path().contains(&gone).then(missing)
+            })
+            .fails(&[&large, named]);
+    }
 }
 
 #[test]

@@ -229,6 +229,25 @@ fn a_page_in_place_of_the_answer_to_a_post() {
         .fails(&["<!DOCTYPE html>", "login"]);
 }
 
+#[test]
+fn a_page_in_place_of_the_answer_to_a_put_of_a_blob() {
+    push()
+        .before(|head, _| head.is("PUT", "/blobs/uploads/").then(|| Instead::Answer(login_page())))
+        .fails(&["<!DOCTYPE html>", "login"]);
+}
+
+#[test]
+fn a_page_in_place_of_the_answer_to_a_put_of_a_manifest() {
+    push()
+        .before(|head, _| head.is("PUT", "/manifests/").then(|| Instead::Answer(login_page())))
+        .fails(&["<!DOCTYPE html>", "login"]);
+}
+
+#[test]
+fn what_is_pushed_is_a_manifest_of_256_mib_afterwards() {
+    push().before(|head, _| head.is("GET", "/manifests/").then(|| Instead::Answer(huge(256 << 20)))).either();
+}
+
 fn huge(length: u64) -> Answer {
     let mut answer = Answer::new(200).with("Content-Type", "application/vnd.oci.image.manifest.v1+json");
     answer.body = Body::Blanks { start: b"{\"schemaVersion\":2,\"mediaType\":\"a\"", length, end: b"}" };

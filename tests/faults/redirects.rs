@@ -60,6 +60,20 @@ fn a_redirect_to_itself() {
 }
 
 #[test]
+fn an_upload_redirected_to_itself() {
+    let runs = push()
+        .before(|head, _| {
+            let again = || Instead::Answer(Answer::new(307).with("Location", &head.target));
+            (head.is("PUT", "/blobs/uploads/") || head.method == "POST").then(again)
+        })
+        .fails(&["redirect"]);
+    for run in runs {
+        let asked = run.seen.iter().filter(|s| s.head.method == "POST").count();
+        assert!(asked <= 600, "asked {asked} times: {}", run.what);
+    }
+}
+
+#[test]
 fn tokens_that_die_after_20_requests() {
     both_ways().options(|o| o.auth = Auth::Token { life: Duration::from_secs(300), requests: 20 }).finishes();
 }

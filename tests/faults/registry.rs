@@ -56,6 +56,8 @@ pub enum Location {
     WithoutHost,
     /// On a path outside of `/v2/`, with a query of its own whose escapes matter.
     OtherPath,
+    /// At the storage's address.
+    OtherPort,
 }
 
 /// Where blobs are.
@@ -230,7 +232,7 @@ impl Registry {
                 }
                 None => {
                     let Ok(body) = connection.body(&head, u64::MAX).await else { return };
-                    let mut answer = if storage { self.stored(&head) } else { self.answer(&head, body) };
+                    let mut answer = if storage { self.stored(&head, body) } else { self.answer(&head, body) };
                     fault.after(&head, nth, &mut answer);
                     answer
                 }
@@ -246,8 +248,11 @@ impl Registry {
         }
     }
 
-    /// A blob from the storage, for a signed URL: `/DIGEST?signature=…`.
-    fn stored(&self, head: &Head) -> Answer {
+    /// A blob from the storage, for a signed URL: `/DIGEST?signature=…`, or the bytes of an upload.
+    fn stored(&self, head: &Head, body: Vec<u8>) -> Answer {
+        if let Some((repository, _)) = head.path().trim_start_matches("/v2/").split_once("/blobs/uploads/") {
+            return self.upload(head, repository, body);
+        }
         let digest = head.path().trim_start_matches('/').to_string();
         let state = self.state();
         let signature = head.query("signature").unwrap_or_default();
@@ -356,6 +361,7 @@ impl Registry {
         let location = |id: &str| match self.0.options.location {
             Location::Absolute => format!("http://{}/v2/{repository}/blobs/uploads/{id}", self.0.address),
             Location::WithoutHost => format!("/v2/{repository}/blobs/uploads/{id}"),
+            Location::OtherPort => format!("http://{}/v2/{repository}/blobs/uploads/{id}", self.0.storage),
             Location::OtherPath => format!("/elsewhere/{id}?state=a%2Fb%3Dc%2Bd%26e&repository={repository}"),
         };
         let under_way = |status, id: &str, length: usize| {

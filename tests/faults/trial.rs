@@ -22,6 +22,8 @@ use super::wire::{Answer, Head};
 
 /// Longer than this is a hang.
 const LIMIT: Duration = Duration::from_secs(60);
+/// Seconds of silence that the program puts up with.
+const SILENCE: &str = "2";
 /// Most resident memory of a run: the byte budget of 64 MiB, 32 MiB besides, and what a debug build costs.
 pub const MEMORY_KIB: u64 = 128 << 10;
 
@@ -51,6 +53,7 @@ enum Expect<'a> {
 pub struct Trial {
     verbs: &'static [Verb],
     options: Options,
+    silence: &'static str,
     fault: Box<dyn Fn() -> Arc<dyn Fault> + Sync>,
 }
 
@@ -102,12 +105,17 @@ impl<F: Fn(&Head, usize, &mut Answer) + Send + Sync> Fault for After<F> {
 
 impl Trial {
     fn of(verbs: &'static [Verb]) -> Trial {
-        Trial { verbs, options: Options::default(), fault: Box::new(|| Arc::new(Sound)) }
+        Trial { verbs, options: Options::default(), silence: SILENCE, fault: Box::new(|| Arc::new(Sound)) }
     }
 
     pub fn options(mut self, change: impl FnOnce(&mut Options)) -> Self {
         change(&mut self.options);
         self
+    }
+
+    /// The program puts up with so many seconds of silence.
+    pub fn silence(self, seconds: &'static str) -> Self {
+        Trial { silence: seconds, ..self }
     }
 
     /// Acts on requests before the registry sees them.
@@ -190,7 +198,7 @@ impl Trial {
                 vec!["gather", "-r", &list, &to]
             }
         };
-        let ended = mirror(&arguments, work.path(), &auth, Stdio::null());
+        let ended = mirror_with(self.silence, &arguments, work.path(), &auth, Stdio::null());
         let what = format!("mirror {}\n{}", arguments.join(" "), ended.stderr);
         let code = ended.code.unwrap_or_else(|| panic!("hung for {LIMIT:?}: {what}"));
         assert!(ended.peak_kib < MEMORY_KIB, "{} KiB of memory: {what}", ended.peak_kib);
@@ -264,6 +272,10 @@ pub struct Ended {
 }
 
 pub fn mirror(arguments: &[&str], work: &Path, auth: &Path, input: Stdio) -> Ended {
+    mirror_with(SILENCE, arguments, work, auth, input)
+}
+
+fn mirror_with(silence: &str, arguments: &[&str], work: &Path, auth: &Path, input: Stdio) -> Ended {
     let (out, err) = (work.join("stdout"), work.join("stderr"));
     let mut command = Command::new(cargo_bin("mirror"));
     for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "XDG_RUNTIME_DIR"]
@@ -276,7 +288,7 @@ pub fn mirror(arguments: &[&str], work: &Path, auth: &Path, input: Stdio) -> End
         .env("HOME", work)
         .env("XDG_CONFIG_HOME", work)
         .env("DOCKER_CONFIG", work)
-        .env("MIRROR_SILENCE_TIMEOUT", "2")
+        .env("MIRROR_SILENCE_TIMEOUT", silence)
         .env("NO_COLOR", "1")
         .stdin(input)
         .stdout(File::create(&out).expect("a file for stdout"))

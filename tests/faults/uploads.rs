@@ -1,8 +1,10 @@
 //! Uploads that are broken, forgotten, or only said to be there.
 
+use std::time::Duration;
+
 use super::content::Content;
-use super::registry::{Instead, Location, error};
-use super::trial::{push, within};
+use super::registry::{Auth, Instead, Location, error};
+use super::trial::{both_ways, push, within};
 use super::wire::{Answer, Head};
 
 fn sends_blob(head: &Head) -> bool {
@@ -37,6 +39,24 @@ fn a_location_without_host() {
 #[test]
 fn a_location_on_another_path_with_an_escaped_query() {
     push().options(|o| o.location = Location::OtherPath).finishes();
+}
+
+/// Uploads go to another origin; that no credential went along is checked in every row.
+fn a_location_at_another_port(auth: Auth) {
+    let runs = push().options(|o| (o.location, o.auth) = (Location::OtherPort, auth)).finishes();
+    for run in runs {
+        assert!(run.seen.iter().any(|s| s.storage && sends_blob(&s.head)), "nothing went there: {}", run.what);
+    }
+}
+
+#[test]
+fn a_location_at_another_port_with_bearer() {
+    a_location_at_another_port(Auth::Token { life: Duration::from_secs(300), requests: usize::MAX });
+}
+
+#[test]
+fn a_location_at_another_port_with_basic() {
+    a_location_at_another_port(Auth::Basic);
 }
 
 fn created(head: &Head) -> Answer {
@@ -108,12 +128,12 @@ fn mounts_move_no_byte() {
 
 #[test]
 fn head_answers_404_for_everything() {
-    push().before(|head, _| (head.method == "HEAD").then(|| Instead::Answer(Answer::new(404)))).finishes();
+    both_ways().before(|head, _| (head.method == "HEAD").then(|| Instead::Answer(Answer::new(404)))).finishes();
 }
 
 #[test]
 fn head_answers_405_for_everything() {
-    push().before(|head, _| (head.method == "HEAD").then(|| Instead::Answer(Answer::new(405)))).finishes();
+    both_ways().before(|head, _| (head.method == "HEAD").then(|| Instead::Answer(Answer::new(405)))).finishes();
 }
 
 #[test]

@@ -208,8 +208,10 @@ impl Repository {
         let mut budget = Budget::new(SENDINGS);
         loop {
             let answer = self.ask(&ask).await?;
-            if !matches!(answer.status(), 200..=204) {
-                return Err(answer.into_error(&ask.what).await);
+            match answer.status() {
+                200..=204 if answer.is_page() => return Err(answer.into_page_error(&ask.what).await),
+                200..=204 => {}
+                _ => return Err(answer.into_error(&ask.what).await),
             }
             let handles_subject = answer.header("oci-subject").is_some();
             let referrers = answer.route.referrers();
