@@ -117,7 +117,7 @@ fn text(args: &Args, report: &Report) -> Summary {
     let images = count(report.images.len() as u64, "image");
     let Some(archive) = &report.archive else {
         let mut summary = Summary::new(format!("found {images}, but wrote no archive"));
-        summary.next("mend the failures and run it again, or add --allow-missing");
+        summary.next(summary::try_again(args.allow_missing, "--allow-missing"));
         return summary;
     };
     let mut summary = args.writing.text(&format!("{images} as {}", archive.reference), archive);

@@ -118,7 +118,7 @@ fn text(args: &Args, report: &Report) -> Summary {
         summary.line(format!("what failed is listed in {list}"));
         summary.next(format!("mirror clone {list} {}", args.mapper));
     } else if !report.failures.is_empty() {
-        summary.next("mend the failures and run it again, or add --continue-on-error");
+        summary.next(summary::try_again(args.continue_on_error, "--continue-on-error"));
     }
     summary
 }

@@ -97,9 +97,13 @@ fn text(args: &Args, report: &Report, exit: Exit) -> Summary {
     summary.moved(&report.moved, report.plan.as_ref());
     summary.left_out(&report.left_out);
     match exit {
-        Exit::Failed => summary.next("mend the failures and run it again, or add --allow-missing"),
+        Exit::Failed => summary.next(summary::try_again(args.allow_missing, "--allow-missing")),
         _ if args.dry_run => {}
-        _ => summary.next(format!("mirror serialize {} ARCHIVE.tar", report.reference)),
+        _ => {
+            // Without it, what was taken along would stay behind from there on.
+            let recursive = if args.recursive { " --recursive" } else { "" };
+            summary.next(format!("mirror serialize{recursive} {} ARCHIVE.tar", report.reference));
+        }
     }
     summary
 }

@@ -156,7 +156,7 @@ pub async fn login(args: &Login, session: &Session) -> Result<Exit, Failure> {
     let remark = match checked {
         Check::Accepted => "",
         Check::NotAsked => " (not checked: the registry asks for none)",
-        Check::Elsewhere => " (not checked: the configuration has other endpoints for it)",
+        Check::Elsewhere => " (neither checked nor used: the configuration leads to other endpoints; log in to those)",
     };
     let kept = login::store(&file, &scope.registry, &scope.repository, &user, &password).await?;
     let file = file.display().to_string();

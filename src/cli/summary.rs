@@ -139,6 +139,12 @@ pub fn failures(failures: &[Failure], list: &str, exit: Exit) -> String {
     text
 }
 
+/// What to do about failures; `flag` lets a run go on without what failed, if it is not `given` already.
+pub fn try_again(given: bool, flag: &str) -> String {
+    let or = if given { String::new() } else { format!(", or add {flag}") };
+    format!("mend the failures and run it again{or}")
+}
+
 /// `1 blob`, `2 blobs`.
 pub fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })

@@ -1,8 +1,10 @@
 //! How an archive is written, whatever goes into it: the options and the report that serialize and archive
 //! have in common.
 
+use std::fs::{Metadata, metadata};
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::summary::{Summary, count};
@@ -111,7 +113,13 @@ impl Writing {
     /// Refuses what cannot be asked of the destination, and leaves standard output to the archive where that is it.
     pub fn accept(&self, destination: &str, session: &Session) -> Result<(), Failure> {
         self.medium.accept(&Place::of(destination)).map_err(|why| Failure::usage(anyhow::anyhow!(why)))?;
-        if destination != "-" || self.dry_run {
+        if let Some(ledger) = self.checkpoint.as_deref().filter(|ledger| is_of(ledger, destination)) {
+            let ledger = ledger.display();
+            return Err(Failure::usage(anyhow::anyhow!(
+                "--checkpoint {ledger} would be the archive itself: name another file"
+            )));
+        }
+        if !is_stdout(destination) || self.dry_run {
             return Ok(());
         }
         if std::io::stdout().is_terminal() {
@@ -174,6 +182,19 @@ impl Writing {
             summary.next(format!("carry {file} over, then: {command} {file} {argument}"));
         }
     }
+}
+
+/// Whether the archive goes to standard output, under whatever name (`/dev/stdout`).
+fn is_stdout(destination: &str) -> bool {
+    let same = |a: &Metadata, b: &Metadata| !a.is_file() && (a.dev(), a.ino()) == (b.dev(), b.ino());
+    destination == "-" || matches!((metadata(destination), metadata("/dev/stdout")), (Ok(a), Ok(b)) if same(&a, &b))
+}
+
+/// Whether a file is the archive, or what there is of it while it is being written.
+fn is_of(ledger: &Path, destination: &str) -> bool {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let names = [destination.to_owned(), format!("{destination}.partial")];
+    names.iter().any(|name| absolute(Path::new(name)) == absolute(ledger))
 }
 
 /// Several `FILE:OFFSET` with commas between them.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
@@ -110,13 +111,18 @@ pub async fn clone(cx: &Context, sources: &[Source], mapper: &Mapper, options: &
     Ok(report)
 }
 
-/// A file that is there already must be such a list, so that no other is lost.
+/// A file that is there already must be such a list, so that no other is lost; and it must be possible to write one, since
+/// only the end of the run would show that it is not.
 fn refuse_others(path: &Path) -> Result<()> {
     let shown = path.display();
-    let file = match std::fs::File::open(path) {
+    let io = |source| Error::Io { path: shown.to_string(), source };
+    let file = match OpenOptions::new().read(true).write(true).open(path) {
         Ok(file) => file,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(source) => return Err(Error::Io { path: shown.to_string(), source }),
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            OpenOptions::new().write(true).create_new(true).open(path).map_err(io)?;
+            return std::fs::remove_file(path).map_err(io);
+        }
+        Err(source) => return Err(io(source)),
     };
     // Longer than the heading is not the heading.
     let mut start = String::new();

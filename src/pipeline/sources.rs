@@ -31,7 +31,8 @@ pub struct All {
     pub failures: Vec<Failure>,
 }
 
-/// The sources whose labels match, each once. Refuses a choice that leaves nothing.
+/// The sources whose labels match, each once. Refuses a list that names none, and a choice that leaves nothing: what was
+/// made of an earlier list would be replaced by nothing.
 pub fn select(sources: &[Source], selectors: &[Selector]) -> Result<Vec<Source>> {
     let mut wanted: Vec<Source> = Vec::new();
     let mut lines: HashMap<&str, &Annotations> = HashMap::new();
@@ -41,7 +42,10 @@ pub fn select(sources: &[Source], selectors: &[Selector]) -> Result<Vec<Source>>
             _ => wanted.push(source.clone()),
         }
     }
-    if wanted.is_empty() && !sources.is_empty() {
+    if sources.is_empty() {
+        return Err(Error::Refused("the list of sources names no image: write one a line".into()));
+    }
+    if wanted.is_empty() {
         return Err(Error::Refused("no source has labels that the selectors ask for".into()));
     }
     Ok(wanted)

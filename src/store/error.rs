@@ -110,6 +110,10 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             Error::Unauthorized { place, .. } => log_in(place),
+            Error::Http { place, status: 400, message, .. } if message.contains("HTTPS") => {
+                let host = host(place);
+                format!("{host} speaks HTTPS: give it the endpoint https://{host} in the configuration file")
+            }
             Error::Http { place, status, .. } => return for_status(place, *status),
             Error::Missing { .. } => {
                 "check the name and the tag; if it travelled in several parts, bring the part that holds it first"
@@ -202,6 +206,9 @@ mod tests {
     fn hints_name_the_host_and_the_step() {
         let error = Error::Unauthorized { place: "reg.low:5000/a/b".into(), reason: "no".into() };
         assert_eq!(error.hint().unwrap(), "mirror login reg.low:5000");
+        let message = "Client sent an HTTP request to an HTTPS server.".into();
+        let error = Error::Http { place: "localhost:5000/a".into(), what: "GET".into(), status: 400, message };
+        assert!(error.hint().unwrap().contains("https://localhost:5000"));
         assert!(transport(TroubleKind::UnknownAuthority).contains("tls.ca"));
         assert!(transport(TroubleKind::NotTls).contains("http://"));
         assert!(transport(TroubleKind::Unreachable).contains("is reg.low:5000 up"));

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::program::{Registry, mirror};
+use super::program::{Registry, mirror, unpack_samples};
 use assert_cmd::Command;
 use predicates::prelude::*;
 use predicates::str::contains;
@@ -149,4 +149,16 @@ fn serve_says_where_and_ends_with_0() {
         .stderr(contains("cannot listen on").and(contains("--listen")));
     assert_eq!(registry.stop(), Some(0));
     assert!(home.path().join("images/oci-layout").is_file());
+}
+
+#[test]
+fn the_next_step_of_a_recursive_gather_is_recursive() {
+    let home = unpack_samples("images");
+    std::fs::write(home.path().join("sources.list"), "oci:images:edge/signed:v1\n").unwrap();
+    let gather = ["gather", "sources.list", "oci:low:sync"];
+    let next = |more: &[&str], next: &'static str| {
+        mirror(home.path()).args(gather).args(more).assert().success().stdout(contains(next));
+    };
+    next(&[], "next: mirror serialize oci:low:sync ");
+    next(&["-r"], "next: mirror serialize --recursive oci:low:sync ");
 }

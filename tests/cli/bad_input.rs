@@ -186,6 +186,39 @@ fn a_file_that_exists_is_left_alone() {
 }
 
 #[test]
+fn a_list_that_names_no_image_replaces_nothing() {
+    let small = Small::image();
+    fs::write(small.path("empty.list"), "# oci:low:v1\n\n").unwrap();
+    let words = ["the list of sources names no image"];
+    for arguments in [
+        &["gather", "empty.list", "oci:low:v1"][..],
+        &["archive", "empty.list", "sync.tar", "--force"],
+        &["clone", "empty.list", "nest=oci:high"],
+    ] {
+        fails(small.home(), arguments, None, 1, "", &words);
+    }
+    fails(small.home(), &["gather", "-", "oci:low:v1"], Some(b""), 1, "", &words);
+}
+
+#[test]
+fn a_ledger_is_never_the_archive_itself() {
+    let small = Small::image();
+    for ledger in ["sync.tar", "./sync.tar", "sync.tar.partial"] {
+        let arguments = ["serialize", "oci:low:v1", "sync.tar", "--checkpoint", ledger];
+        fails(small.home(), &arguments, None, 2, "", &["would be the archive itself"]);
+    }
+}
+
+#[test]
+fn standard_output_is_left_to_the_archive_under_any_name() {
+    let small = Small::image();
+    let whole = small.archive();
+    for name in ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
+        assert!(succeeds(small.home(), &["serialize", "oci:low:v1", name]).stdout == whole, "{name}");
+    }
+}
+
+#[test]
 fn a_full_device_is_an_error_at_once() {
     let home = unpack_samples("images");
     let home = home.path();
@@ -484,6 +517,8 @@ fn several_archives_in_one_are_read_or_refused() {
             let _ = fs::remove_dir_all(small.path("high"));
         }
     }
+    fs::write(small.path("several.tar"), [one, other].concat()).unwrap();
+    fails(small.home(), &["unarchive", "several.tar", "nest=oci:high"], None, 1, "", &["2 images", "--reference"]);
 }
 
 #[test]

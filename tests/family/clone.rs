@@ -110,6 +110,12 @@ fn what_failed_is_a_list_to_clone_again() {
     assert_eq!(done["images"][0]["destinations"][0], "oci:out:edge/signed:v1");
     assert!(!home.join("left.list").exists(), "a list of nothing is removed");
 
+    // Where no list can be written, nothing is done that could fail.
+    std::fs::remove_dir_all(home.join("out")).unwrap();
+    let lost = ["clone", "sources.list", "all-prefix=dest.csv", "--continue-on-error", "--failed", "no/such.list"];
+    assert!(run(home, &lost, 1)["error"].as_str().unwrap().contains("no/such.list"));
+    assert!(!home.join("out").exists());
+
     // A file of something else is not replaced.
     let refused = run(home, &["clone", "sources.list", "all-prefix=dest.csv", "--failed", "dest.csv"], 1);
     assert!(refused["error"].as_str().unwrap().contains("--failed"), "{refused}");

@@ -43,7 +43,9 @@ pub fn choose(
             }
             let (count, names) = (roots.len(), names.join(", "));
             return Err(Error::Refused(match wanted {
-                None => format!("{place} holds {count} images: {names}. Choose one with --root, by its name or digest"),
+                None => format!(
+                    "{place} holds {count} images: {names}. Choose one by its name or digest, with --root (--reference for unarchive)"
+                ),
                 Some(name) if chosen.is_empty() => {
                     format!("{place} holds no image {:?}, but {names}: choose one of these", printable(name))
                 }
