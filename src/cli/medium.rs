@@ -75,6 +75,12 @@ impl Target {
         }
     }
 
+    /// The same context, in which objects are read from the store that they are written to.
+    pub fn reading(&self, context: Context) -> Context {
+        let reading = crate::medium::Reading { objects: self.objects.access(), ..Default::default() };
+        Context { stores: context.stores.reading(reading), ..context }
+    }
+
     /// `force`: what is on a next tape may be written over.
     pub fn options(&self, force: bool) -> writing::Writing {
         writing::Writing {
@@ -131,6 +137,10 @@ struct Objects {
     #[arg(long, value_name = "NAME")]
     s3_region: Option<String>,
 
+    /// Put the bucket before the host of the endpoint, as in https://BUCKET.minio.low:9000, not into the path
+    #[arg(long)]
+    s3_virtual_host: bool,
+
     /// Use no credentials
     #[arg(long)]
     s3_anonymous: bool,
@@ -139,7 +149,7 @@ struct Objects {
 impl Objects {
     fn access(&self) -> Access {
         let (endpoint, region) = (self.s3_endpoint.clone(), self.s3_region.clone());
-        Access { endpoint, region, anonymous: self.s3_anonymous }
+        Access { endpoint, region, virtual_host: self.s3_virtual_host, anonymous: self.s3_anonymous }
     }
 }
 

@@ -81,6 +81,8 @@ impl Writing {
         if let (Some(file), Some(offset)) = (&self.resume_from_checkpoint, self.resume_from_offset) {
             earlier.push(Part { file: file.clone(), offset });
         }
+        // What is there already is read as the archive is written: from the same store.
+        let context = self.medium.reading(context.clone());
         Ok(Options {
             recursive: self.recursive,
             force: self.force,
@@ -92,7 +94,7 @@ impl Writing {
             checkpoint: self.checkpoint.clone(),
             resume: self.resume,
             medium: self.medium.options(self.force),
-            leave_out: Arc::new(existing::digests(context, existing).await?),
+            leave_out: Arc::new(existing::digests(&context, existing).await?),
             earlier,
         })
     }

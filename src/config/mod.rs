@@ -16,6 +16,7 @@ mod own_file;
 mod policy;
 mod registries_conf;
 mod schema;
+pub mod trust;
 
 use std::path::{Path, PathBuf};
 

@@ -1,45 +1,30 @@
 //! Archives as objects of S3: written, read, killed and gone on with, over a connection that alters, fails and breaks.
 
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
-use crate::home::{Ended, Home, end};
-use crate::store::{Action, Request, Store};
+use crate::home::Home;
+use crate::store::{Action, Request, Store, ended};
 
 /// Three parts; the large layer begins in the first and ends in the third.
 const LAYERS: [usize; 4] = [700, 20_000_000, 1_000_000, 9_000];
 
-async fn home() -> Home {
+pub async fn home() -> Home {
     let home = Home::empty();
     home.add_image("a", 1, &LAYERS).await;
     home
 }
 
-fn command(home: &Home, store: &Store, arguments: &[&str]) -> Command {
-    let mut command = home.command(arguments);
-    for name in ["AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "XDG_STATE_HOME"] {
-        command.env_remove(name);
-    }
-    command.env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", store.port));
-    command.env("AWS_ACCESS_KEY_ID", "key").env("AWS_SECRET_ACCESS_KEY", "a-secret");
-    command
-}
-
-fn mirror(home: &Home, store: &Store, arguments: &[&str]) -> Ended {
-    let ended = end(command(home, store, arguments));
-    assert!(!ended.stderr.contains("a-secret") && !ended.stdout.contains("a-secret"));
-    ended
-}
-
 /// The archive as a file.
-fn archive(home: &Home) -> Vec<u8> {
+pub fn archive(home: &Home) -> Vec<u8> {
     home.mirror(&["serialize", "oci:low:a", "a.tar", "--force"]).says(0, &[]);
     home.read("a.tar")
 }
 
 /// All of it is there, and the commit object says so.
-fn is_whole(store: &Store, key: &str, archive: &[u8]) {
+pub fn is_whole(store: &Store, key: &str, archive: &[u8]) {
     assert!(store.object(key).is_some_and(|object| object == archive), "{key}");
     let commit = store.object(&format!("{key}.commit.json")).expect("a commit object");
     let commit: serde_json::Value = serde_json::from_slice(&commit).unwrap();
@@ -53,7 +38,7 @@ async fn an_archive_is_written_and_read_back() {
     let Some(store) = Store::new("back-and-forth") else { return };
     let home = home().await;
     let (url, archive) = (store.url("dir/a.tar"), archive(&home));
-    let ended = mirror(&home, &store, &["serialize", "oci:low:a", &url, "--verify", "--output", "json"]);
+    let ended = store.mirror(&home, &["serialize", "oci:low:a", &url, "--verify", "--output", "json"]);
     ended.says(0, &[]);
     let report: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!(
@@ -61,22 +46,22 @@ async fn an_archive_is_written_and_read_back() {
         serde_json::json!({"length": archive.len(), "partSize": 8 << 20, "parts": 3, "readBack": false})
     );
     is_whole(&store, "dir/a.tar", &archive);
-    mirror(&home, &store, &["serialize", "oci:low:a", &url]).says(1, &["exists", "--force", &url]);
-    mirror(&home, &store, &["serialize", "oci:low:a", &url, "--resume"]).says(0, &[]);
-    mirror(&home, &store, &["serialize", "oci:low:a", &url, "--force"]).says(0, &[]);
+    store.mirror(&home, &["serialize", "oci:low:a", &url]).says(1, &["exists", "--force", &url]);
+    store.mirror(&home, &["serialize", "oci:low:a", &url, "--resume"]).says(0, &[]);
+    store.mirror(&home, &["serialize", "oci:low:a", &url, "--force"]).says(0, &[]);
     is_whole(&store, "dir/a.tar", &archive);
-    mirror(&home, &store, &["verify", &url]).says(0, &[]);
-    mirror(&home, &store, &["deserialize", &url, "oci:high:a"]).says(0, &[]);
-    mirror(&home, &store, &["verify", "oci:high:a"]).says(0, &[]);
+    store.mirror(&home, &["verify", &url]).says(0, &[]);
+    store.mirror(&home, &["deserialize", &url, "oci:high:a"]).says(0, &[]);
+    store.mirror(&home, &["verify", "oci:high:a"]).says(0, &[]);
     // Compressed, it is read in order.
     let url = store.url("a.tar.zst");
-    mirror(&home, &store, &["serialize", "oci:low:a", &url, "--compression", "zstd", "--verify"]).says(0, &[]);
-    mirror(&home, &store, &["deserialize", &url, "oci:higher:a"]).says(0, &[]);
+    store.mirror(&home, &["serialize", "oci:low:a", &url, "--compression", "zstd", "--verify"]).says(0, &[]);
+    store.mirror(&home, &["deserialize", &url, "oci:higher:a"]).says(0, &[]);
     let mut altered = store.object("a.tar.zst").unwrap();
     let middle = altered.len() / 2;
     altered[middle] ^= 1;
     store.put("a.tar.zst", &altered);
-    mirror(&home, &store, &["deserialize", &url, "oci:highest:a"]).says(1, &[&url]);
+    store.mirror(&home, &["deserialize", &url, "oci:highest:a"]).says(1, &[&url]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,7 +70,6 @@ async fn killed_at_any_request_it_goes_on() {
     let home = home().await;
     let archive = archive(&home);
     let is_create = |r: &Request| r.method == "POST" && r.target.contains("uploads");
-    let is_complete = |r: &Request| r.method == "POST" && r.target.contains("uploadId");
     let is_commit = |r: &Request| r.method == "PUT" && r.target.contains(".commit.json");
     type Is = Box<dyn Fn(&Request) -> bool + Send>;
     let points: Vec<(&str, Is, Action)> = vec![
@@ -93,8 +77,8 @@ async fn killed_at_any_request_it_goes_on() {
         ("part-1", Box::new(|r| r.part() == Some(1)), Action::Hold),
         ("part-2", Box::new(|r| r.part() == Some(2)), Action::Hold),
         ("part-3", Box::new(|r| r.part() == Some(3)), Action::Swallow),
-        ("complete", Box::new(is_complete), Action::Hold),
-        ("completed", Box::new(is_complete), Action::Swallow),
+        ("complete", Box::new(Request::completes), Action::Hold),
+        ("completed", Box::new(Request::completes), Action::Swallow),
         ("commit", Box::new(is_commit), Action::Hold),
         ("committed", Box::new(is_commit), Action::Swallow),
     ];
@@ -107,12 +91,12 @@ async fn killed_at_any_request_it_goes_on() {
             let _ = here.then(|| reached.send(()));
             if here { action } else { Action::Pass }
         });
-        let mut child = command(&home, &store, &arguments).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = store.command(&home, &arguments).stderr(Stdio::null()).spawn().unwrap();
         wait.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| panic!("{name} was not reached"));
         child.kill().unwrap();
         child.wait().unwrap();
         store.set(|_| Action::Pass);
-        mirror(&home, &store, &arguments).says(0, &[]);
+        store.mirror(&home, &arguments).says(0, &[]);
         is_whole(&store, &key, &archive);
     }
     // The journals are gone with what they told of.
@@ -163,25 +147,25 @@ async fn a_byte_that_is_altered_on_the_way_is_noticed() {
         }
         _ => Action::Pass,
     });
-    mirror(&home, &store, &["serialize", "oci:low:a", &url]).says(0, &["part 2", "again"]);
+    store.mirror(&home, &["serialize", "oci:low:a", &url]).says(0, &["part 2", "again"]);
     is_whole(&store, "a.tar", &archive);
     store.set(|request| if request.part() == Some(2) { Action::Alter } else { Action::Pass });
     let other = store.url("b.tar");
-    mirror(&home, &store, &["serialize", "oci:low:a", &other]).says(1, &["part 2", &other, "--resume"]);
+    store.mirror(&home, &["serialize", "oci:low:a", &other]).says(1, &["part 2", &other, "--resume"]);
     assert!(store.object("b.tar").is_none() && store.object("b.tar.commit.json").is_none());
     store.set(|_| Action::Pass);
-    mirror(&home, &store, &["serialize", "oci:low:a", &other, "--resume"]).says(0, &[]);
+    store.mirror(&home, &["serialize", "oci:low:a", &other, "--resume"]).says(0, &[]);
     is_whole(&store, "b.tar", &archive);
     // What another program did to the object since.
     let mut altered = archive.clone();
     altered[9_000_000] ^= 1;
     store.put("a.tar", &altered);
-    mirror(&home, &store, &["deserialize", &url, "oci:high:a"]).says(1, &["sha256:"]);
+    store.mirror(&home, &["deserialize", &url, "oci:high:a"]).says(1, &["sha256:"]);
     store.put("a.tar", &archive[..9_000_000]);
-    mirror(&home, &store, &["deserialize", &url, "oci:high:a"]).says(1, &["commit object"]);
+    store.mirror(&home, &["deserialize", &url, "oci:high:a"]).says(1, &["commit object"]);
     store.put("a.tar", &archive);
     store.remove("a.tar.commit.json");
-    mirror(&home, &store, &["deserialize", &url, "oci:high:a"]).says(0, &["no commit object", "a.tar.commit.json"]);
+    store.mirror(&home, &["deserialize", &url, "oci:high:a"]).says(0, &["no commit object", "a.tar.commit.json"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,21 +177,230 @@ async fn errors_and_broken_connections_are_met_again_and_then_named() {
     store.set(move |_| {
         count += 1;
         match count % 4 {
-            1 => Action::Fail,
+            1 => Action::Error(500, "InternalError"),
             3 => Action::Reset,
             _ => Action::Pass,
         }
     });
-    mirror(&home, &store, &["serialize", "oci:low:a", &url]).says(0, &[]);
+    store.mirror(&home, &["serialize", "oci:low:a", &url]).says(0, &[]);
     is_whole(&store, "a.tar", &archive);
-    mirror(&home, &store, &["deserialize", &url, "oci:high:a"]).says(0, &[]);
+    store.mirror(&home, &["deserialize", &url, "oci:high:a"]).says(0, &[]);
     let other = store.url("b.tar");
-    store.set(|request| if request.part() == Some(3) { Action::Fail } else { Action::Pass });
-    mirror(&home, &store, &["serialize", "oci:low:a", &other]).says(1, &["InternalError", &other, "--resume"]);
+    store.set(|request| if request.part() == Some(3) { Action::Error(500, "InternalError") } else { Action::Pass });
+    store.mirror(&home, &["serialize", "oci:low:a", &other]).says(1, &["InternalError", &other, "--resume"]);
     store.set(|_| Action::Pass);
-    mirror(&home, &store, &["serialize", "oci:low:a", &other, "--resume"]).says(0, &[]);
+    store.mirror(&home, &["serialize", "oci:low:a", &other, "--resume"]).says(0, &[]);
     is_whole(&store, "b.tar", &archive);
-    mirror(&home, &store, &["deserialize", &store.url("c.tar"), "oci:high:c"]).says(1, &["c.tar", "no such object"]);
+    store.mirror(&home, &["deserialize", &store.url("c.tar"), "oci:high:c"]).says(1, &["c.tar", "no such object"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bursts_of_refusals_are_waited_out() {
+    let Some(store) = Store::new("bursts") else { return };
+    let home = home().await;
+    let url = store.url("a.tar");
+    let (mut asked, mut after) = (0, 0);
+    store.set(move |_| {
+        asked += 1;
+        // Three refusals in a row for each request that is let through.
+        after = (after + 1) % 4;
+        match (after, asked % 2) {
+            (0, _) => Action::Pass,
+            (_, 0) => Action::Error(503, "SlowDown"),
+            _ => Action::Error(500, "InternalError"),
+        }
+    });
+    // Its hundredths are what is waited between two tries, at least.
+    let mut command = store.command(&home, &["serialize", "oci:low:a", &url]);
+    command.env("MIRROR_SILENCE_TIMEOUT", "2");
+    ended(command).says(0, &[]);
+    is_whole(&store, "a.tar", &archive(&home));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_falls_silent_is_an_error_in_seconds_and_never_a_hang() {
+    let Some(store) = Store::new("silent") else { return };
+    let home = Home::empty();
+    home.add_image("a", 1, &[700, 300_000]).await;
+    let silent = |arguments: &[&str]| {
+        let mut command = store.command(&home, arguments);
+        command.env("MIRROR_SILENCE_TIMEOUT", "0.2");
+        let begun = Instant::now();
+        let ended = ended(command);
+        assert!(begun.elapsed() < Duration::from_secs(8), "{:?}: {}", begun.elapsed(), ended.stderr);
+        ended
+    };
+    let says = ["says nothing for 0.8 s"];
+    // From the beginning; it is asked for the object first.
+    store.set(|_| Action::Hold);
+    silent(&["serialize", "oci:low:a", &store.url("a.tar")]).says(1, &says);
+    silent(&["inspect", &store.url("a.tar")]).says(1, &says);
+    // At a part, and when the parts are put together; both can be gone on with.
+    for (key, completes) in [("part.tar", false), ("complete.tar", true)] {
+        let url = store.url(key);
+        store.set(move |r| match (r.part(), r.completes()) {
+            (Some(_), _) if !completes => Action::Hold,
+            (_, true) if completes => Action::Hold,
+            _ => Action::Pass,
+        });
+        silent(&["serialize", "oci:low:a", &url]).says(1, &[if completes { "nothing for 1.2 s" } else { says[0] }]);
+        assert!(store.object(key).is_none());
+        store.set(|_| Action::Pass);
+        store.mirror(&home, &["serialize", "oci:low:a", &url, "--resume"]).says(0, &[]);
+    }
+    // One that breaks off for a while is no error.
+    let mut times = 2;
+    store.set(move |r| match r.part() {
+        Some(1) if times > 0 => {
+            times -= 1;
+            Action::Hold
+        }
+        _ => Action::Pass,
+    });
+    let url = store.url("a.tar");
+    silent(&["serialize", "oci:low:a", &url]).says(0, &[]);
+    // In the middle of an answer: the rest is asked for as long as some of it comes.
+    let stall = |r: &Request| if r.header("range").is_empty() { Action::Pass } else { Action::Stall };
+    let mut times = 3;
+    store.set(move |r| {
+        let rest = stall(r);
+        times -= i32::from(rest == Action::Stall);
+        if times >= 0 { rest } else { Action::Pass }
+    });
+    silent(&["deserialize", &url, "oci:high:a"]).says(0, &[]);
+    store.mirror(&home, &["verify", "oci:high:a"]).says(0, &[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_vanished_is_named_and_then_begun_anew() {
+    let Some(store) = Store::new("vanished") else { return };
+    let home = home().await;
+    let archive = archive(&home);
+    for (key, completes) in [("part.tar", false), ("complete.tar", true)] {
+        let url = store.url(key);
+        store.set(move |r| match (r.part(), r.completes()) {
+            (Some(3), _) if !completes => Action::Error(404, "NoSuchUpload"),
+            (_, true) if completes => Action::Error(404, "NoSuchUpload"),
+            _ => Action::Pass,
+        });
+        let gone = ["no longer has what was sent", "NoSuchUpload", "begins anew"];
+        store.mirror(&home, &["serialize", "oci:low:a", &url]).says(1, &gone);
+        assert!(store.object(key).is_none() && store.object(&format!("{key}.commit.json")).is_none());
+        store.set(|_| Action::Pass);
+        store.mirror(&home, &["serialize", "oci:low:a", &url, "--resume"]).says(0, &[]);
+        is_whole(&store, key, &archive);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_etags_are_no_md5_sums_the_object_is_read_back() {
+    let Some(store) = Store::new("renamed") else { return };
+    let home = home().await;
+    let (url, archive) = (store.url("a.tar"), archive(&home));
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = sent.clone();
+    store.set(move |r| {
+        count.fetch_add(usize::from(r.part().is_some()), Relaxed);
+        Action::Rename
+    });
+    let ended = store.mirror(&home, &["serialize", "oci:low:a", &url, "--output", "json"]);
+    ended.says(0, &[]);
+    let report: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(report["object"]["readBack"], true);
+    is_whole(&store, "a.tar", &archive);
+    assert!(sent.load(Relaxed) <= 9);
+    store.mirror(&home, &["deserialize", &url, "oci:high:a"]).says(0, &[]);
+
+    // What was altered on the way is found by that, and goes away.
+    let altered = store.url("b.tar");
+    store.set(|r| if r.part() == Some(2) { Action::AlterAndRename } else { Action::Rename });
+    let found = ["read back, part 2 of 3 is altered", "it was removed", &altered];
+    store.mirror(&home, &["serialize", "oci:low:a", &altered]).says(1, &found);
+    assert!(store.object("b.tar").is_none() && store.object("b.tar.commit.json").is_none());
+    // The name is free again.
+    store.set(|_| Action::Rename);
+    store.mirror(&home, &["serialize", "oci:low:a", &altered]).says(0, &[]);
+    is_whole(&store, "b.tar", &archive);
+
+    // The parts were put together, and the answer was lost: reading back tells.
+    let lost = store.url("c.tar");
+    let mut completed = false;
+    store.set(move |r| match (r.completes(), completed) {
+        (true, false) => {
+            completed = true;
+            Action::Lose
+        }
+        _ => Action::Rename,
+    });
+    store.mirror(&home, &["serialize", "oci:low:a", &lost]).says(0, &[]);
+    is_whole(&store, "c.tar", &archive);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_never_takes_one_archive_for_another() {
+    let Some(store) = Store::new("replaced") else { return };
+    let home = home().await;
+    let second = {
+        let home = Home::empty();
+        home.add_image("a", 2, &LAYERS).await;
+        home
+    };
+    let (url, key) = (store.url("a.tar"), "a.tar");
+    store.mirror(&home, &["serialize", "oci:low:a", &url]).says(0, &[]);
+    // A reader at each step of the writer that replaces the archive: it reads the old one, the new one, or says that
+    // it was replaced; as both have the same length, that alone tells nothing.
+    let steps: [fn(&Request) -> bool; 4] = [
+        |r| r.part() == Some(2),
+        |r| r.completes(),
+        |r| r.method == "DELETE" && r.target.contains("commit.json"),
+        |r| r.method == "PUT" && r.target.contains("commit.json"),
+    ];
+    for (at, is_step) in steps.into_iter().enumerate() {
+        let writer = if at % 2 == 0 { &second } else { &home };
+        let (reached, wait) = mpsc::channel();
+        store.set(move |r| if is_step(r) && reached.send(()).is_ok() { Action::Wait } else { Action::Pass });
+        let mut command = store.command(writer, &["serialize", "oci:low:a", &url, "--force"]);
+        let child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let mut child = Killed(child);
+        wait.recv_timeout(Duration::from_secs(20)).unwrap();
+        let high = format!("oci:high-{at}:a");
+        let read = store.mirror(&home, &["deserialize", &url, &high]);
+        read.says(0, &[]);
+        store.mirror(&home, &["verify", &high]).says(0, &[]);
+        assert_eq!(read.stderr.contains("no commit object"), at % 2 == 1, "{at}: {}", read.stderr);
+        store.release();
+        assert!(child.0.wait().unwrap().success());
+        is_whole(&store, key, &archive(writer));
+    }
+    // It is replaced while it is read: the reader has asked what it is.
+    let (old, new) = (archive(&second), archive(&home));
+    for asked in ["HEAD", "GET"] {
+        store.put(key, &old);
+        let (store_for_rule, replacement) = (store.name(), new.clone());
+        let mut replaced = false;
+        store.set(move |r| {
+            if !replaced && r.method == asked && r.header("range").is_empty() != (asked == "GET") {
+                replaced = true;
+                store_for_rule.put("a.tar", &replacement);
+            }
+            Action::Pass
+        });
+        let read = store.mirror(&home, &["inspect", &url]);
+        match asked {
+            "HEAD" => read.says(0, &[]),
+            _ => read.says(1, &["it was replaced while it was read"]),
+        }
+    }
+}
+
+/// Ends with the test.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -215,15 +408,15 @@ async fn only_what_is_needed_is_read() {
     let Some(store) = Store::new("ranges") else { return };
     let home = home().await;
     let (url, length) = (store.url("a.tar"), archive(&home).len() as u64);
-    mirror(&home, &store, &["serialize", "oci:low:a", &url]).says(0, &[]);
+    store.mirror(&home, &["serialize", "oci:low:a", &url]).says(0, &[]);
     store.answered();
-    mirror(&home, &store, &["inspect", &url]).says(0, &[]);
+    store.mirror(&home, &["inspect", &url]).says(0, &[]);
     let inspected = store.answered();
     assert!(inspected < 1_000_000, "{inspected}");
-    mirror(&home, &store, &["diff", &url, "oci:low:a"]).says(0, &[]);
+    store.mirror(&home, &["diff", &url, "oci:low:a"]).says(0, &[]);
     let compared = store.answered();
     assert!(compared < 1_000_000, "{compared}");
-    mirror(&home, &store, &["deserialize", &url, "oci:high:a"]).says(0, &[]);
+    store.mirror(&home, &["deserialize", &url, "oci:high:a"]).says(0, &[]);
     let all = store.answered();
     assert!(all > length && all < length + 1_000_000, "{all} of {length}");
 }

@@ -4,7 +4,9 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+
+use crate::home::{Ended, Home, end};
 
 /// What the proxy does with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,8 +14,18 @@ pub enum Action {
     Pass,
     /// Changes a byte in the middle of what is sent.
     Alter,
-    /// Answers with an error of the store.
-    Fail,
+    /// Answers with an error of the store: its status and code.
+    Error(u16, &'static str),
+    /// Does it when it is told to.
+    Wait,
+    /// Does it as `Rename`, and answers with an error.
+    Lose,
+    /// Does it, and calls every ETag otherwise than by its MD5.
+    Rename,
+    /// Both: the store cannot be told from one that did not alter it, but by reading back.
+    AlterAndRename,
+    /// Answers with a half of the object, and then says nothing.
+    Stall,
     /// Ends the connection.
     Reset,
     /// Never answers, and the store never sees it.
@@ -26,6 +38,8 @@ pub enum Action {
 pub struct Request {
     pub method: String,
     pub target: String,
+    /// All lines before the body.
+    pub head: String,
 }
 
 impl Request {
@@ -33,6 +47,19 @@ impl Request {
     pub fn part(&self) -> Option<u32> {
         let (_, rest) = self.target.split_once("partNumber=")?;
         rest.split('&').next()?.parse().ok().filter(|_| self.method == "PUT")
+    }
+}
+
+impl Request {
+    /// Ends an upload: the parts are put together.
+    pub fn completes(&self) -> bool {
+        self.method == "POST" && self.target.contains("uploadId")
+    }
+
+    /// Value of a header; empty without it.
+    pub fn header(&self, name: &str) -> &str {
+        let value = |line: &'_ str| line.split_once(':').is_some_and(|(n, _)| n.eq_ignore_ascii_case(name));
+        self.head.lines().find(|line| value(line)).and_then(|line| line.split_once(": ")).map_or("", |(_, v)| v)
     }
 }
 
@@ -82,12 +109,29 @@ fn moto() -> Option<&'static Moto> {
     started.as_ref()
 }
 
+const SECRET: &str = "a-secret";
+
+/// Runs a program that is to keep secrets.
+pub fn ended(command: Command) -> Ended {
+    let ended = end(command);
+    assert!(!ended.stderr.contains(SECRET) && !ended.stdout.contains(SECRET));
+    ended
+}
+
+/// A bucket, reached past the proxy.
+#[derive(Clone, Copy)]
+pub struct Named {
+    moto: u16,
+    bucket: &'static str,
+}
+
 /// A bucket of its own behind a proxy of its own.
 pub struct Store {
-    moto: u16,
+    named: Named,
     pub port: u16,
-    bucket: &'static str,
     rule: Arc<Mutex<Box<Rule>>>,
+    /// Requests that wait are let through.
+    released: Arc<(Mutex<bool>, Condvar)>,
     /// Bytes of all answers.
     answered: Arc<Mutex<u64>>,
 }
@@ -100,23 +144,55 @@ impl Store {
         let port = listener.local_addr().unwrap().port();
         let rule: Arc<Mutex<Box<Rule>>> = Arc::new(Mutex::new(Box::new(|_| Action::Pass)));
         let answered = Arc::new(Mutex::new(0));
-        let store = Store { moto, port, bucket, rule: rule.clone(), answered: answered.clone() };
+        let released = Arc::default();
+        let named = Named { moto, bucket };
+        let store = Store { named, port, rule: rule.clone(), released, answered: answered.clone() };
+        let released = store.released.clone();
         std::thread::spawn(move || {
             for connection in listener.incoming().flatten() {
-                let (rule, answered) = (rule.clone(), answered.clone());
-                std::thread::spawn(move || serve(connection, moto, &rule, &answered));
+                let (rule, answered, released) = (rule.clone(), answered.clone(), released.clone());
+                std::thread::spawn(move || serve(connection, moto, &rule, &answered, &released));
             }
         });
-        assert!(store.ask("PUT", "", b"").starts_with(b"HTTP/1.1 200"));
+        assert!(store.named.ask("PUT", "", b"").starts_with(b"HTTP/1.1 200"));
         Some(store)
     }
 
+    /// The program, with this store for its endpoint, and credentials in the environment.
+    pub fn command(&self, home: &Home, arguments: &[&str]) -> Command {
+        let mut command = home.command(arguments);
+        for (name, _) in std::env::vars().filter(|(n, _)| n.starts_with("AWS_") || n.to_uppercase().ends_with("_PROXY"))
+        {
+            command.env_remove(name);
+        }
+        command.env_remove("XDG_STATE_HOME").env("MIRROR_SILENCE_TIMEOUT", "5");
+        command.env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", self.port));
+        command.env("AWS_ACCESS_KEY_ID", "key").env("AWS_SECRET_ACCESS_KEY", SECRET);
+        command
+    }
+
+    pub fn mirror(&self, home: &Home, arguments: &[&str]) -> Ended {
+        ended(self.command(home, arguments))
+    }
+
     pub fn url(&self, key: &str) -> String {
-        format!("s3://{}/{key}", self.bucket)
+        format!("s3://{}/{key}", self.named.bucket)
     }
 
     pub fn set(&self, rule: impl FnMut(&Request) -> Action + Send + 'static) {
+        *self.released.0.lock().unwrap() = false;
         *self.rule.lock().unwrap() = Box::new(rule);
+    }
+
+    /// Lets go on what waits, and all that comes.
+    pub fn release(&self) {
+        *self.rule.lock().unwrap() = Box::new(|_| Action::Pass);
+        *self.released.0.lock().unwrap() = true;
+        self.released.1.notify_all();
+    }
+
+    pub fn name(&self) -> Named {
+        self.named
     }
 
     /// Bytes of all answers since the last time.
@@ -124,6 +200,24 @@ impl Store {
         std::mem::take(&mut *self.answered.lock().unwrap())
     }
 
+    pub fn object(&self, key: &str) -> Option<Vec<u8>> {
+        self.named.object(key)
+    }
+
+    pub fn put(&self, key: &str, bytes: &[u8]) {
+        self.named.put(key, bytes);
+    }
+
+    pub fn remove(&self, key: &str) {
+        self.named.remove(key);
+    }
+
+    pub fn uploads(&self) -> usize {
+        self.named.uploads()
+    }
+}
+
+impl Named {
     /// An object as the store has it; `None`: it is not there.
     pub fn object(&self, key: &str) -> Option<Vec<u8>> {
         let answer = self.ask("GET", key, b"");
@@ -165,7 +259,13 @@ fn exchange(port: u16, head: &[u8], body: &[u8]) -> Vec<u8> {
 }
 
 /// One request of a connection, which ends with it.
-fn serve(client: TcpStream, moto: u16, rule: &Mutex<Box<Rule>>, answered: &Mutex<u64>) {
+fn serve(
+    client: TcpStream,
+    moto: u16,
+    rule: &Mutex<Box<Rule>>,
+    answered: &Mutex<u64>,
+    released: &(Mutex<bool>, Condvar),
+) {
     let mut reader = BufReader::new(client.try_clone().unwrap());
     let (mut head, mut first, mut length) = (Vec::new(), String::new(), 0);
     loop {
@@ -191,33 +291,91 @@ fn serve(client: TcpStream, moto: u16, rule: &Mutex<Box<Rule>>, answered: &Mutex
         return;
     }
     let mut words = first.split(' ').map(str::to_owned);
-    let request = Request { method: words.next().unwrap(), target: words.next().unwrap() };
+    let (method, asked) = (words.next().unwrap(), words.next().unwrap());
+    // As a proxy is asked: the bucket may be in the name of the host.
+    if let Some((host, path)) = asked.strip_prefix("http://").and_then(|rest| rest.split_once('/')) {
+        let target = match host.split_once(".s3.") {
+            Some((bucket, _)) => format!("/{bucket}/{path}"),
+            None => format!("/{path}"),
+        };
+        let line = first.replacen(&asked, &target, 1);
+        head.splice(..first.len(), line.bytes());
+    }
+    let request = Request { method, target: asked, head: String::from_utf8_lossy(&head).into_owned() };
     let action = (rule.lock().unwrap())(&request);
-    let answer = match action {
+    let mut answer = match action {
         Action::Reset => {
             let _ = client.shutdown(Shutdown::Both);
             return;
         }
         Action::Hold => return wait_for_end(reader),
-        Action::Fail => {
-            let xml = "<Error><Code>InternalError</Code><Message>We encountered an internal error.</Message></Error>";
-            let status = "HTTP/1.1 500 Internal Server Error";
-            format!("{status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{xml}", xml.len()).into_bytes()
+        Action::Wait => {
+            drop(released.1.wait_while(released.0.lock().unwrap(), |released| !*released).unwrap());
+            exchange(moto, &head, &body)
         }
-        Action::Pass | Action::Alter | Action::Swallow => {
-            if action == Action::Alter {
+        Action::Error(status, code) => error(status, code),
+        _ => {
+            if matches!(action, Action::Alter | Action::AlterAndRename) {
                 body[length / 2] ^= 1;
             }
-            exchange(moto, &head, &body)
+            if matches!(action, Action::Rename | Action::AlterAndRename | Action::Lose) {
+                rename(&mut head);
+                rename(&mut body);
+            }
+            let answer = exchange(moto, &head, &body);
+            if action == Action::Lose { error(500, "InternalError") } else { answer }
         }
     };
     if action == Action::Swallow {
         return wait_for_end(reader);
     }
+    if matches!(action, Action::Rename | Action::AlterAndRename) {
+        rename(&mut answer);
+    }
+    if action == Action::Stall {
+        answer.truncate(answer.len() / 2);
+    }
     *answered.lock().unwrap() += answer.len() as u64;
     let mut client = client;
     let _ = client.write_all(&answer);
+    if action == Action::Stall {
+        return wait_for_end(reader);
+    }
     let _ = client.shutdown(Shutdown::Write);
+}
+
+fn error(status: u16, code: &str) -> Vec<u8> {
+    let xml = format!("<Error><Code>{code}</Code><Message>We encountered an internal error.</Message></Error>");
+    let length = xml.len();
+    let head = format!("HTTP/1.1 {status} No\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    (head + &xml).into_bytes()
+}
+
+/// Turns all ETags of heads and of XML into others, and those back.
+fn rename(bytes: &mut [u8]) {
+    let is_head = bytes.windows(4).take(10_000).position(|w| w == b"\r\n\r\n");
+    let (head, body) = bytes.split_at_mut(is_head.map_or(0, |at| at + 4));
+    for text in [head, body] {
+        if text.starts_with(b"<") || is_head.is_some() && text.len() < 10_000 {
+            rename_in(text);
+        }
+    }
+}
+
+fn rename_in(bytes: &mut [u8]) {
+    let lower = bytes.to_ascii_lowercase();
+    for name in [&b"etag"[..], b"if-match"] {
+        for at in lower.windows(name.len()).enumerate().filter(|(_, w)| *w == name).map(|(at, _)| at + name.len()) {
+            let start = at + lower[at..].iter().take_while(|b| b" :>\"&quot;".contains(b)).count();
+            let run = lower[start..].iter().take_while(|b| b.is_ascii_hexdigit()).count();
+            if run >= 32 {
+                for digit in &mut bytes[start..start + run] {
+                    let value = char::from(*digit).to_digit(16).unwrap();
+                    *digit = char::from_digit(15 - value, 16).unwrap() as u8;
+                }
+            }
+        }
+    }
 }
 
 /// Until the other side goes away.

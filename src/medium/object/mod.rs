@@ -7,6 +7,8 @@
 
 pub mod access;
 pub mod commit;
+mod connection;
+mod credentials;
 pub mod journal;
 mod part;
 mod profile;
@@ -16,7 +18,6 @@ pub mod writer;
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::StreamExt;
 use object_store::aws::AmazonS3;
@@ -70,10 +71,10 @@ pub struct Object {
 }
 
 impl Object {
-    /// Nothing is contacted yet. A request fails that gets no byte within `silence`.
-    pub fn new(url: &str, access: &Access, silence: Duration) -> io::Result<Self> {
+    /// Nothing is contacted yet.
+    pub fn new(url: &str, access: &Access) -> io::Result<Self> {
         let (bucket, path) = parse(url)?;
-        let (store, site) = access.connect(bucket, silence)?;
+        let (store, site) = access.connect(bucket)?;
         Ok(Object { store: Arc::new(store), path, url: url.into(), site: site.into() })
     }
 
@@ -131,18 +132,22 @@ impl Object {
 
     /// An error in words, without what a server added that is not for a terminal.
     fn failed(&self, error: object_store::Error) -> io::Error {
-        use object_store::Error::{NotFound, PermissionDenied, Unauthenticated};
-        let kind = match &error {
-            NotFound { .. } => io::ErrorKind::NotFound,
-            PermissionDenied { .. } | Unauthenticated { .. } => io::ErrorKind::PermissionDenied,
-            _ => io::ErrorKind::Other,
-        };
-        let next = match kind {
-            io::ErrorKind::NotFound => "look at the names of the bucket and of the object",
-            io::ErrorKind::PermissionDenied => "look at the credentials, and at what they may do with this bucket",
-            _ => access::NEXT,
+        use object_store::Error::{NotFound, PermissionDenied, Precondition, Unauthenticated};
+        let (kind, next) = match &error {
+            NotFound { .. } => (io::ErrorKind::NotFound, "look at the names of the bucket and of the object"),
+            PermissionDenied { .. } | Unauthenticated { .. } => {
+                (io::ErrorKind::Other, "look at the credentials, and at what they may do with this bucket")
+            }
+            _ => (io::ErrorKind::Other, access::NEXT),
         };
         tracing::debug!("{}: {error}", self.url);
+        if matches!(&error, Precondition { .. }) {
+            return io::Error::other("it was replaced while it was read: run the same command again");
+        }
+        let causes = std::iter::successors(Some(&error as &(dyn std::error::Error + 'static)), |e| e.source());
+        if let Some(missing) = causes.filter_map(|e| e.downcast_ref::<credentials::Missing>()).next() {
+            return io::Error::other(missing.to_string());
+        }
         let cause = match (&error, cause(&error)) {
             // A question for a size alone is answered without words.
             (NotFound { .. }, cause) if !cause.starts_with(ANSWERS) => "there is no such object".into(),
@@ -153,6 +158,11 @@ impl Object {
         };
         io::Error::new(kind, format!("{cause}: {next}"))
     }
+}
+
+/// A variable of the environment that is not empty.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// Waits on this thread, whether it is one of the runtime's or not.

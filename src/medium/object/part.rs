@@ -1,6 +1,8 @@
 //! A part of an archive: sent, and compared with what the store says it stored.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -77,24 +79,44 @@ impl Sealed {
         (self.size, self.digest) == (part.size, part.digest)
     }
 
-    /// Sends it. After an answer that tells of other bytes it is sent again, and in the end left unproved.
-    pub async fn send(self, object: Object, upload: String, number: usize) -> io::Result<Part> {
+    /// Sends it. After an answer that tells of other bytes it is sent again, and in the end left unproved; at once by
+    /// a store of which it is known that its answers do not prove anything.
+    pub async fn send(self, object: Object, upload: String, number: usize, proof: Arc<Proof>) -> io::Result<Part> {
         let Sealed { payload, size, digest, md5 } = self;
         let mut tries = 1;
         loop {
             let sent = object.store.put_part(&object.path, &upload, number, payload.clone()).await;
             let PartId { content_id } = sent.map_err(|e| object.failed(e))?;
             let proved = Answer::of(&content_id).proves(&digest, &md5);
-            if proved || tries == TRIES {
+            if proof.is_enough(proved, tries) {
                 return Ok(Part { number, size, digest, md5, content_id, proved });
             }
             tracing::warn!(
-                "part {} of {} was stored with another checksum than it has: sending it again",
+                "the store does not give part {} of {} the checksum that it has: sending it again",
                 number + 1,
                 object.url
             );
             tries += 1;
         }
+    }
+}
+
+/// What is known of a store by its answers: whether they prove anything.
+#[derive(Debug, Default)]
+pub struct Proof {
+    gives: AtomicBool,
+    lacks: AtomicBool,
+}
+
+impl Proof {
+    /// Takes the answer of such a try into account. Whether it is the last one.
+    fn is_enough(&self, proved: bool, tries: u32) -> bool {
+        if proved {
+            self.gives.store(true, Relaxed);
+        } else if tries == TRIES {
+            self.lacks.store(true, Relaxed);
+        }
+        proved || tries == TRIES || self.lacks.load(Relaxed) && !self.gives.load(Relaxed)
     }
 }
 
@@ -138,6 +160,15 @@ pub fn composite(parts: &[Part]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_store_that_proves_nothing_is_sent_the_rest_once() {
+        let proof = Proof::default();
+        assert_eq!([1, 2, 3].map(|tries| proof.is_enough(false, tries)), [false, false, true]);
+        assert!(proof.is_enough(false, 1));
+        // It did prove something: what it does not prove was altered.
+        assert!(proof.is_enough(true, 1) && !proof.is_enough(false, 1));
+    }
 
     #[test]
     fn only_the_right_md5_proves() {

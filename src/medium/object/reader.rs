@@ -7,11 +7,12 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt};
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 use tokio::runtime::Handle;
 
-use super::{Access, Commit, Object, access, wait};
+use super::{Access, Commit, Object, wait};
 use crate::image::{Algorithm, Hasher};
 use crate::medium::read_at::{Chunks, ReadAt};
 
@@ -30,11 +31,13 @@ pub struct ObjectReader {
 }
 
 impl ObjectReader {
-    /// Looks at the commit object first. One without it is read with a warning: its blobs are verified all the same.
+    /// One without a commit object is read with a warning: its blobs are verified all the same.
     pub async fn open(url: &str, access: &Access) -> io::Result<Self> {
-        let object = Object::new(url, access, access::SILENCE)?;
-        let commit = object.commit().await?;
+        let object = Object::new(url, access)?;
         let there = object.store.head(&object.path).await.map_err(|e| object.failed(e))?;
+        // A writer removes the commit object before it replaces the object. So what is asked for last is of the object
+        // that was there, or of a later one, whose bytes have another ETag; it is never of an earlier one.
+        let commit = object.commit().await?;
         match &commit {
             Some(commit) if commit.length != there.size => {
                 return Err(io::Error::other(format!(
@@ -58,18 +61,10 @@ impl ObjectReader {
         InOrder { runtime: self.runtime, chunks, current: Bytes::new(), comparison: Comparison::new(self.commit) }
     }
 
+    /// A range of it. A connection that breaks is made again where it broke, as long as something comes.
     fn chunks(&self, range: Range<u64>) -> Chunks {
-        if range.is_empty() {
-            return Box::pin(futures_util::stream::empty());
-        }
-        let options =
-            GetOptions { range: Some(GetRange::Bounded(range)), if_match: self.e_tag.clone(), ..GetOptions::default() };
-        let object = self.object.clone();
-        let opening = async move {
-            let found = object.store.get_opts(&object.path, options).await.map_err(|e| object.failed(e))?;
-            Ok::<_, io::Error>(found.into_stream().map_err(move |e| object.failed(e)))
-        };
-        Box::pin(futures_util::stream::once(opening).try_flatten())
+        let (object, e_tag) = (self.object.clone(), self.e_tag.clone());
+        Box::pin(stream(object, e_tag, range))
     }
 
     /// A page, fetched or kept.
@@ -94,6 +89,41 @@ impl ObjectReader {
         pages.push_front((number, page.clone()));
         Ok(page)
     }
+}
+
+/// Bytes of an object that has this ETag.
+fn stream(object: Object, e_tag: Option<String>, range: Range<u64>) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    let begun: (Range<u64>, Option<BoxStream<'static, object_store::Result<Bytes>>>) = (range, None);
+    futures_util::stream::try_unfold(begun, move |(mut rest, mut open)| {
+        let (object, if_match) = (object.clone(), e_tag.clone());
+        async move {
+            let mut again = false;
+            while !rest.is_empty() {
+                let chunks = match &mut open {
+                    Some(chunks) => chunks,
+                    None => {
+                        let range = Some(GetRange::Bounded(rest.clone()));
+                        let options = GetOptions { range, if_match: if_match.clone(), ..GetOptions::default() };
+                        let found = object.store.get_opts(&object.path, options).await.map_err(|e| object.failed(e))?;
+                        open.insert(found.into_stream())
+                    }
+                };
+                match chunks.next().await {
+                    Some(Ok(chunk)) => {
+                        rest.start += chunk.len() as u64;
+                        return Ok(Some((chunk, (rest, open))));
+                    }
+                    Some(Err(e)) if again => return Err(object.failed(e)),
+                    // The store was asked again for as long as it may be; what came since then counts.
+                    Some(Err(e)) => tracing::debug!("{}: {e}", object.url),
+                    None if again => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+                    None => {}
+                }
+                (open, again) = (None, true);
+            }
+            Ok(None)
+        }
+    })
 }
 
 impl ReadAt for ObjectReader {
@@ -181,11 +211,14 @@ impl Comparison {
         if commit.parts.get(number) == Some(&digest) {
             return Ok(());
         }
-        Err(io::Error::other(format!(
-            "part {} of {} is altered: it is not what was written; write the archive again",
-            number + 1,
-            commit.parts.len()
-        )))
+        Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!(
+                "part {} of {} is altered: it is not what was written; write the archive again",
+                number + 1,
+                commit.parts.len()
+            ),
+        ))
     }
 
     fn end(&mut self) -> io::Result<()> {
@@ -198,13 +231,12 @@ impl Comparison {
     }
 }
 
-/// Reads all of an object and compares it.
-pub(super) async fn check(object: &Object, commit: &Commit) -> io::Result<()> {
-    let found = object.store.get(&object.path).await.map_err(|e| object.failed(e))?;
+/// Reads all of an object and compares it. Fails with `InvalidData` where it holds other bytes.
+pub(super) async fn check(object: &Object, e_tag: Option<String>, commit: &Commit) -> io::Result<()> {
     let mut comparison = Comparison::new(Some(commit.clone()));
-    let mut chunks = found.into_stream();
+    let mut chunks = std::pin::pin!(stream(object.clone(), e_tag, 0..commit.length));
     while let Some(chunk) = chunks.next().await {
-        comparison.take(&chunk.map_err(|e| object.failed(e))?)?;
+        comparison.take(&chunk?)?;
     }
     comparison.end()
 }

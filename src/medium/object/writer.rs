@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::journal::{Journal, Recalled, Upload};
-use super::part::{Filling, Part, composite};
+use super::part::{Filling, Part, Proof, composite};
 use super::{Access, Commit, Object, reader, schedule, wait};
 use crate::archive::follow;
 use crate::archive::plan::Plan;
@@ -27,8 +27,6 @@ use crate::medium::identity::Identity;
 
 /// Giving up an upload is tried for so long.
 const GIVING_UP: Duration = Duration::from_secs(10);
-/// Of a part of which nothing is heard, so many bytes should have gone in a second.
-const SLOWEST: u64 = 128 << 10;
 
 /// Where an archive is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -94,7 +92,7 @@ impl Watch {
 pub async fn begin(url: &str, access: &Access, wanted: &Wanted<'_>) -> io::Result<Standing> {
     let compressed = wanted.archive.compression.is_some();
     let part_size = schedule::part_size(wanted.length, compressed);
-    let object = Object::new(url, access, super::access::SILENCE + Duration::from_secs(part_size / SLOWEST))?;
+    let object = Object::new(url, access)?;
     let (mut journal, Recalled { upload, parts }) = Journal::open(wanted.state, &object)?;
     if wanted.resume
         && let Some(commit) = object.commit().await?
@@ -184,6 +182,7 @@ impl Begun {
             in_flight: JoinSet::new(),
             object,
             upload,
+            proof: Arc::default(),
             kept,
             _running: running,
         };
@@ -206,6 +205,7 @@ pub struct ObjectWriter {
     most: usize,
     /// What the store has.
     parts: BTreeMap<usize, Part>,
+    proof: Arc<Proof>,
     kept: Arc<AtomicUsize>,
     /// Dropped when all is over.
     _running: oneshot::Sender<()>,
@@ -226,7 +226,7 @@ impl ObjectWriter {
             tracing::warn!("part {} of {} is not as it should be: it is sent again", number + 1, self.object.url);
             self.parts.remove(&number);
         }
-        let sending = part.send(self.object.clone(), self.upload.id.clone(), number);
+        let sending = part.send(self.object.clone(), self.upload.id.clone(), number, self.proof.clone());
         self.in_flight.spawn_on(sending, &self.runtime);
         Ok(())
     }
@@ -262,6 +262,28 @@ impl ObjectWriter {
         ))
     }
 
+    /// The parts were not put together.
+    fn refused(&mut self, why: object_store::Error) -> io::Error {
+        let is_gone = matches!(why, object_store::Error::NotFound { .. });
+        let why = self.object.failed(why);
+        if is_gone { self.gone(&why) } else { why }
+    }
+
+    /// What the store holds is not what was sent: it is removed, so that nobody takes it for the archive.
+    fn altered(&mut self, why: &io::Error) -> io::Error {
+        self.parts.clear();
+        self.kept.store(0, Relaxed);
+        let object = &self.object;
+        let removed = wait(&self.runtime, async { object.store.delete(&object.path).await });
+        let state = match removed {
+            Ok(()) => "it was removed".to_owned(),
+            Err(e) => format!("it could not be removed ({}): remove it", object.failed(e)),
+        };
+        io::Error::other(format!(
+            "read back, {why}; {state}. Something between here and the store, or the store itself, alters what is sent"
+        ))
+    }
+
     /// Puts the parts together and looks at the outcome.
     fn complete(&mut self) -> io::Result<ObjectWritten> {
         let parts: Vec<Part> = self.parts.values().cloned().collect();
@@ -277,14 +299,15 @@ impl ObjectWriter {
             Ok::<_, io::Error>((joined, there))
         })?;
         let (there, composite) = (joined.1, composite(&parts));
+        let is_proved = parts.iter().all(|part| part.proved);
         let is_ours = |tag: &Option<String>| tag.as_ref().is_some_and(|tag| tag.trim_matches('"') == composite);
-        match joined.0 {
-            Ok(_) => {}
-            // An earlier try did it, and its answer was lost.
-            Err(_) if there.as_ref().is_ok_and(|there| there.size == length && is_ours(&there.e_tag)) => {}
-            Err(e @ object_store::Error::NotFound { .. }) => return Err(self.gone(&object.failed(e))),
-            Err(e) => return Err(object.failed(e)),
-        }
+        // An earlier try may have done it, and its answer was lost. Where answers prove nothing, reading it back tells.
+        let may_be_ours = |e_tag| !is_proved || is_ours(e_tag);
+        let refused = match joined.0 {
+            Ok(_) => None,
+            Err(e) if there.as_ref().is_ok_and(|t| t.size == length && may_be_ours(&t.e_tag)) => Some(e),
+            Err(e) => return Err(self.refused(e)),
+        };
         let there = there.map_err(|e| object.failed(e))?;
         if there.size != length {
             let (size, url) = (there.size, &object.url);
@@ -292,10 +315,16 @@ impl ObjectWriter {
                 "{length} bytes were sent and {size} are there: another program writes {url} as well"
             )));
         }
-        let proved = is_ours(&there.e_tag) && parts.iter().all(|part| part.proved);
+        let proved = is_proved && is_ours(&there.e_tag);
         if !proved {
             tracing::info!("{}: the store does not say what it holds: reading it back", object.url);
-            wait(&runtime, reader::check(&object, &commit))?;
+            match (wait(&runtime, reader::check(&object, there.e_tag, &commit)), refused) {
+                (Ok(()), _) => {}
+                (Err(e), None) if e.kind() == io::ErrorKind::InvalidData => return Err(self.altered(&e)),
+                // It is another one, that was there before.
+                (Err(e), Some(refused)) if e.kind() == io::ErrorKind::InvalidData => return Err(self.refused(refused)),
+                (Err(e), _) => return Err(e),
+            }
         }
         wait(&runtime, object.put_commit(&commit))?;
         Ok(ObjectWritten { length, part_size, parts: parts.len(), read_back: !proved })

@@ -56,7 +56,7 @@ async fn refuse_object(url: &str, options: &Options) -> Result<()> {
         return Err(Error::Refused(format!("{url} is one object: leave out --volume-size")));
     }
     let looked = async {
-        let object = object::Object::new(url, &options.medium.objects, object::access::SILENCE)?;
+        let object = object::Object::new(url, &options.medium.objects)?;
         if options.force || options.resume { Ok(()) } else { object.refuse_existing().await }
     };
     looked.await.map_err(|e| refused(Path::new(url), e))

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Mutex, OnceLock};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use reqwest::{Certificate, Identity};
@@ -14,12 +14,10 @@ use url::Url;
 
 use super::pace::locked;
 use crate::config::Tls;
+use crate::config::trust::{silence, system_roots};
 use crate::store::error::{Trouble, TroubleKind};
 
-/// Environment variable with the seconds of silence after which a request is taken for lost.
-const SILENCE_VARIABLE: &str = "MIRROR_SILENCE_TIMEOUT";
-/// Without it. Each try that met silence doubles it for the next one, up to [`LONGEST_SILENCE`] times.
-const SILENCE: Duration = Duration::from_secs(10);
+/// Each try that met silence doubles it for the next one, up to so many times.
 const LONGEST_SILENCE: u32 = 6;
 const CONNECT: Duration = Duration::from_secs(15);
 
@@ -33,9 +31,7 @@ impl Transport {
     /// Connects to nothing. Settles on the one TLS implementation for the process, if nobody has.
     pub fn new() -> Self {
         drop(rustls::crypto::ring::default_provider().install_default());
-        let seconds = std::env::var(SILENCE_VARIABLE).ok().and_then(|s| s.trim().parse::<f64>().ok());
-        let silence = seconds.filter(|s| *s > 0.0 && *s < 86_400.0).map_or(SILENCE, Duration::from_secs_f64);
-        Transport { pools: Mutex::default(), silence }
+        Transport { pools: Mutex::default(), silence: silence() }
     }
 
     /// How long to wait for the next sign of life, after `failures` tries that met none.
@@ -102,15 +98,6 @@ fn with_tls(builder: reqwest::ClientBuilder, tls: &Tls) -> Result<reqwest::Clien
 
 fn read(file: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(file).map_err(|e| format!("{}: {e}", file.display()))
-}
-
-/// What the system trusts; nothing, on a system without certificates.
-fn system_roots() -> &'static [Certificate] {
-    static ROOTS: OnceLock<Vec<Certificate>> = OnceLock::new();
-    ROOTS.get_or_init(|| {
-        let found = rustls_native_certs::load_native_certs();
-        found.certs.iter().filter_map(|der| Certificate::from_der(der).ok()).collect()
-    })
 }
 
 /// Whether the URL's host is this machine.
