@@ -116,7 +116,7 @@ async fn of_a_compressed_archive_only_what_the_store_lacks_is_sent_again() {
         };
         let run = |arguments: &[String], more: &[&str]| {
             let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
-            mirror(&home, &store, &arguments)
+            store.mirror(&home, &arguments)
         };
         run(&written(&file), &[]).says(0, &[]);
         store.set(|request| if request.part() == Some(3) { Action::Alter } else { Action::Pass });
