@@ -74,6 +74,11 @@ impl<'p> Follower<'p> {
         self.standing.offset < bytes as u64
     }
 
+    /// Whether all of the entry of that name was seen, and was right.
+    pub fn has_seen(&self, name: &str) -> bool {
+        self.plan.entries.iter().take(self.standing.entry).any(|entry| entry.name == name)
+    }
+
     /// Whether all of the archive was seen.
     pub fn is_complete(&self) -> bool {
         self.standing.offset >= self.plan.length

@@ -94,13 +94,21 @@ struct Told {
     density: u8,
     write_protected: bool,
     wants_cleaning: bool,
+    /// A WORM; absent where the drive does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    write_once: Option<bool>,
+    /// Bytes of the largest block, as the drive says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    largest_block: Option<u32>,
     at_beginning: bool,
     at_end_of_data: bool,
 }
 
-impl From<Status> for Told {
-    fn from(status: Status) -> Self {
+impl Told {
+    fn new(status: Status, write_once: Option<bool>, largest_block: Option<u32>) -> Self {
         Told {
+            write_once,
+            largest_block,
             file: status.file,
             block_size: status.block_size,
             density: status.density,
@@ -168,19 +176,22 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
                 step(&mut drive)?;
                 let (position, mut status) = (drive.position()?, drive.status()?);
                 status.block_size = before.unwrap_or(0);
+                let told = Told::new(status, drive.is_write_once(), drive.largest_block()?.0);
                 drive.close()?;
-                std::io::Result::Ok((position, status))
+                std::io::Result::Ok((position, told))
             })
             .await?;
             let (position, status) = moved.map_err(|source| pipeline::Error::Io { path: name.clone(), source })?;
             (
                 format!("{name}: the tape stands at position {position}"),
-                Report { device: name, position: Some(position), status: Some(status.into()), files: None },
+                Report { device: name, position: Some(position), status: Some(status), files: None },
             )
         }
     };
-    session.report("mirror/tape/v1", &report, text(headline, &report).text(), Exit::Verified)?;
-    Ok(Exit::Verified)
+    let damaged = report.files.iter().flatten().any(|file| file.unreadable.is_some());
+    let exit = if damaged { Exit::Failed } else { Exit::Verified };
+    session.report("mirror/tape/v1", &report, text(headline, &report).text(), exit)?;
+    Ok(exit)
 }
 
 /// What to do with a drive.
@@ -197,11 +208,16 @@ fn text(headline: String, report: &Report) -> Summary {
         if let Some(file) = status.file {
             summary.field("file", file);
         }
-        let size = if status.block_size == 0 { "any".to_owned() } else { size::human(u64::from(status.block_size)) };
+        let size = match (status.block_size, status.largest_block) {
+            (0, None) => "any".to_owned(),
+            (0, Some(largest)) => format!("any, up to {}", size::human(u64::from(largest))),
+            (size, _) => size::human(u64::from(size)),
+        };
         summary.field("blocks", size);
         summary.field("density", format!("{:#04x}", status.density));
         for (is, what) in [
             (status.write_protected, "the cartridge is write-protected"),
+            (status.write_once == Some(true), "the cartridge is a WORM: nothing on it can be written over or erased"),
             (status.wants_cleaning, "the drive asks to be cleaned"),
             (status.at_beginning, "at the beginning of the tape"),
             (status.at_end_of_data, "at the end of what was written"),
@@ -218,11 +234,18 @@ fn text(headline: String, report: &Report) -> Summary {
 }
 
 fn told(file: &TapeFile) -> String {
+    let unreadable = file.unreadable.map(|at| format!("; the block at position {at} cannot be read"));
+    format!("{}{}", content(file), unreadable.unwrap_or_default())
+}
+
+fn content(file: &TapeFile) -> String {
     let named = |name: &Option<String>| name.clone().unwrap_or_else(|| "an archive without a name".into());
     match &file.content {
-        Content::Archive { name, root, length, digest } => {
+        Content::Archive { name, root, length, digest, compression, pieces } => {
+            let compression = compression.map(|method| format!(" of {method}")).unwrap_or_default();
+            let pieces = if *pieces > 1 { format!(" in {pieces} pieces") } else { String::new() };
             let root = root.map(|root| format!(", root {root}")).unwrap_or_default();
-            format!("{}, {}, {digest}{root}", named(name), size::human(*length))
+            format!("{}, {}{compression}{pieces}, {digest}{root}", named(name), size::human(*length))
         }
         Content::Part { name, .. } => format!("{}, {}, without its end", named(name), size::human(file.bytes)),
         Content::Record(record) => {

@@ -44,8 +44,9 @@ pub struct Writing {
 pub enum Begin {
     /// Where it stands.
     Here,
-    /// At that position of that tape, which is in the drive; `offset` bytes of the archive are before it.
-    At { volume: u32, position: u64, offset: u64 },
+    /// At that position of that tape, which is in the drive; `offset` bytes of the archive are before it. `damaged`: what is
+    /// there can be read and is wrong, so that it has to be written over.
+    At { volume: u32, position: u64, offset: u64, damaged: bool },
     /// At the beginning of that tape, which is in the drive and blank.
     Tape { volume: u32, offset: u64 },
 }

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
-use nix::libc::{c_int, c_long, c_short};
+use nix::libc::{c_int, c_long, c_short, c_uchar, c_uint, c_ushort, c_void};
 
 #[repr(C)]
 struct MtOp {
@@ -33,8 +33,38 @@ struct MtPos {
     block: c_long,
 }
 
+/// `sg_io_hdr` of `<scsi/sg.h>`.
+#[repr(C)]
+struct SgIo {
+    interface: c_int,
+    direction: c_int,
+    command_length: c_uchar,
+    sense_room: c_uchar,
+    pieces: c_ushort,
+    data_length: c_uint,
+    data: *mut c_void,
+    command: *const c_uchar,
+    sense: *mut c_uchar,
+    /// Milliseconds.
+    timeout: c_uint,
+    flags: c_uint,
+    number: c_int,
+    own: *mut c_void,
+    status: c_uchar,
+    masked_status: c_uchar,
+    message_status: c_uchar,
+    sense_length: c_uchar,
+    host_status: c_ushort,
+    driver_status: c_ushort,
+    residual: c_int,
+    duration: c_uint,
+    info: c_uint,
+}
+
 mod request {
-    use super::{MtGet, MtOp, MtPos};
+    use super::{MtGet, MtOp, MtPos, SgIo};
+
+    nix::ioctl_readwrite_bad!(scsi, 0x2285, SgIo);
 
     nix::ioctl_write_ptr!(operate, b'm', 1, MtOp);
     nix::ioctl_read!(status, b'm', 2, MtGet);
@@ -47,6 +77,8 @@ mod request {
 pub enum Operation {
     /// Goes on to behind that many filemarks.
     ForwardFiles = 1,
+    /// Goes back to before that many filemarks.
+    BackwardFiles = 2,
     /// Goes back over that many blocks.
     BackwardBlocks = 4,
     /// Writes that many filemarks; returns when all that was written before is on the tape.
@@ -119,4 +151,54 @@ pub fn position(tape: &File) -> Result<u64, Errno> {
     // SAFETY: the driver writes one `struct mtpos` to a place that is large enough, and keeps no pointer.
     unsafe { request::position(tape.as_raw_fd(), &mut position) }?;
     u64::try_from(position.block).map_err(|_| Errno::EIO)
+}
+
+/// What became of a SCSI command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// So many bytes came.
+    Data(usize),
+    /// It was refused: sense key, and additional sense code with its qualifier.
+    Sense { key: u8, code: u16 },
+}
+
+/// Gives the drive a SCSI command that only asks, and takes its answer into `data`. The driver wants to be asked by a
+/// privileged program, the generic device (`/dev/sg0`) by whoever may read it.
+pub fn ask(device: &File, command: &[u8], data: &mut [u8]) -> Result<Answer, Errno> {
+    let mut sense = [0u8; 32];
+    let length = |n: usize| c_uint::try_from(n).map_err(|_| Errno::EINVAL);
+    let mut io = SgIo {
+        interface: c_int::from(b'S'),
+        // SG_DXFER_NONE, SG_DXFER_FROM_DEV
+        direction: if data.is_empty() { -1 } else { -3 },
+        command_length: c_uchar::try_from(command.len()).map_err(|_| Errno::EINVAL)?,
+        sense_room: sense.len() as c_uchar,
+        pieces: 0,
+        data_length: length(data.len())?,
+        data: data.as_mut_ptr().cast(),
+        command: command.as_ptr(),
+        sense: sense.as_mut_ptr(),
+        timeout: 30_000,
+        flags: 0,
+        number: 0,
+        own: std::ptr::null_mut(),
+        status: 0,
+        masked_status: 0,
+        message_status: 0,
+        sense_length: 0,
+        host_status: 0,
+        driver_status: 0,
+        residual: 0,
+        duration: 0,
+        info: 0,
+    };
+    // SAFETY: the lengths are those of the three buffers that the pointers lead to, which outlive the call.
+    unsafe { request::scsi(device.as_raw_fd(), &mut io) }?;
+    match sense[0] & 0x7f {
+        0x70 | 0x71 if io.sense_length >= 14 => {
+            Ok(Answer::Sense { key: sense[2] & 0x0f, code: u16::from_be_bytes([sense[12], sense[13]]) })
+        }
+        _ if io.status != 0 || io.host_status != 0 => Err(Errno::EIO),
+        _ => Ok(Answer::Data(data.len().saturating_sub(usize::try_from(io.residual).unwrap_or(0)))),
+    }
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::libc;
 
+use super::cartridge::{self, NotReady};
 use super::command::{self, Operation, Status};
 
 /// Major number of SCSI tapes (`Documentation/admin-guide/devices.txt` of the kernel).
@@ -60,6 +61,8 @@ pub struct Drive {
     path: PathBuf,
     access: Access,
     status: Status,
+    /// Whether the cartridge is a WORM, where the drive says so.
+    write_once: Option<bool>,
     /// Nothing more may be written.
     failed: bool,
     /// The next filemark read is the second in a row without data: the end.
@@ -88,6 +91,7 @@ impl Drive {
             // Without O_NONBLOCK an empty drive would keep us for two minutes.
             let probe = open(path, access, libc::O_NONBLOCK).map_err(|e| cannot_open(access, e))?;
             let status = command::status(&probe).map_err(|e| failure("asking for its state", e))?;
+            let not_ready = if status.online || status.empty { None } else { cartridge::not_ready(&probe) };
             drop(probe);
             if status.online {
                 if access == Access::Write && status.write_protected {
@@ -97,6 +101,17 @@ impl Drive {
             }
             if status.empty {
                 return Err(refused("there is no cartridge in the drive: put one in, then run this again"));
+            }
+            match not_ready {
+                Some(NotReady::Cleaning) => {
+                    return Err(refused(
+                        "there is a cleaning cartridge in the drive: wait until the drive puts it out, then put in a tape",
+                    ));
+                }
+                Some(NotReady::Incompatible) => {
+                    return Err(refused("the drive cannot use a cartridge of this generation or format: put in another"));
+                }
+                Some(NotReady::Becoming) | None => {}
             }
             if started.elapsed() > READY_TIMEOUT {
                 return Err(refused("its cartridge does not become ready: look at the drive, or try another"));
@@ -116,11 +131,13 @@ impl Drive {
             path: path.to_owned(),
             access,
             status,
+            write_once: None,
             failed: false,
             after_filemark: false,
             restore_block_size: None,
         };
         drive.prepare()?;
+        drive.write_once = cartridge::is_write_once(drive.file()?);
         Ok(drive)
     }
 
@@ -151,6 +168,17 @@ impl Drive {
         (self.status.block_size != 0).then_some(self.status.block_size)
     }
 
+    /// Whether what is on the cartridge can surely not be written over.
+    pub fn is_write_once(&self) -> Option<bool> {
+        self.write_once
+    }
+
+    /// The largest block that the drive takes, in bytes; and what its adapter takes at once for sure.
+    pub fn largest_block(&self) -> io::Result<(Option<u32>, Option<u64>)> {
+        let file = self.file()?;
+        Ok((cartridge::largest_block(file), cartridge::adapter_takes(file)))
+    }
+
     /// What the driver knows now.
     pub fn status(&self) -> io::Result<Status> {
         command::status(self.file()?).map_err(|e| failure("asking for its state", e))
@@ -178,7 +206,12 @@ impl Drive {
                     Errno::EINVAL if self.fixed_block_size().is_none() => Ok(Written::TooLarge),
                     errno => {
                         self.failed = true;
-                        Err(failure("writing a block", errno))
+                        let error = failure("writing a block", errno);
+                        Err(match self.write_once {
+                            Some(false) => error,
+                            Some(true) => refused(&format!("{error}; {WORM}")),
+                            None => refused(&format!("{error}; so does a WORM cartridge at what is written on it")),
+                        })
                     }
                 },
             };
@@ -214,7 +247,12 @@ impl Drive {
         if command::operate(self.file()?, Operation::EndOfData, 1).is_err() {
             return Ok(false);
         }
-        Ok(self.position()? == before)
+        let at_end = self.position()? == before;
+        if !at_end {
+            // Before or behind the damaged block, as the drive left it; what failed has been told.
+            let _ = command::operate(self.file()?, Operation::Seek, i32::try_from(before).unwrap_or(i32::MAX));
+        }
+        Ok(at_end)
     }
 
     /// Writes a filemark, and returns when all that was written is on the tape.
@@ -269,7 +307,47 @@ impl Drive {
 
     /// Makes everything from here on unreadable.
     pub fn erase(&mut self) -> io::Result<()> {
+        if self.write_once == Some(true) {
+            return Err(refused(WORM));
+        }
         self.operate(Operation::Erase, 0, "erasing")
+    }
+
+    /// Makes room for what is to be written here. `false`: nothing can be written over on this tape, and it stands at the
+    /// end of what was written, behind a filemark.
+    pub fn cut(&mut self) -> io::Result<bool> {
+        let here = self.position()?;
+        self.end_of_data()?;
+        let end = self.position()?;
+        if end == here {
+            return Ok(true);
+        }
+        if self.write_once != Some(true) {
+            self.seek(here)?;
+            match self.operate(Operation::Erase, 0, "erasing what is to be written anew") {
+                Ok(()) => {
+                    self.seek(here)?;
+                    return Ok(true);
+                }
+                Err(e) => tracing::info!("{}: {e}", self.path.display()),
+            }
+            self.end_of_data()?;
+            let stands = self.position()?;
+            if stands != end {
+                return Err(refused(&format!("what was written ends at {stands} and not at {end} any more")));
+            }
+        }
+        self.end_file()?;
+        Ok(false)
+    }
+
+    /// At the end of what was written: writes a filemark, unless there is one. A run that failed leaves none.
+    pub fn end_file(&mut self) -> io::Result<()> {
+        let end = self.position()?;
+        let went = command::operate(self.file()?, Operation::BackwardFiles, 1);
+        let marked = went.is_ok() && self.position()? + 1 == end;
+        self.seek(end)?;
+        if marked { Ok(()) } else { self.filemark() }
     }
 
     /// Puts the cartridge out and closes the drive.
@@ -335,6 +413,10 @@ impl Drop for Drive {
 fn open(path: &Path, access: Access, flags: i32) -> io::Result<File> {
     OpenOptions::new().read(true).write(access == Access::Write).custom_flags(flags).open(path)
 }
+
+/// What to do with a WORM.
+pub const WORM: &str = "this is a WORM cartridge, on which nothing can be written over or erased: go to its end with \
+                        `mirror tape end`, or put in another";
 
 fn errno(error: &io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))

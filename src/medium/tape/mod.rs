@@ -4,6 +4,7 @@
 //! filemark. Where the tape ends first, a record says so, and the next tape begins with a record that
 //! names what it continues.
 
+pub mod cartridge;
 pub mod change;
 pub mod command;
 pub mod drive;

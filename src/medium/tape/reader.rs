@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::change::{NextTape, change};
 use super::drive::{Access, Block as Found, Drive};
-use super::record::{Place, Record};
+use super::record::{After, Place, Record};
 use crate::medium::block::Block;
 
 /// Memory for a block before a larger one is met, and the largest that is tried, in bytes.
@@ -94,8 +94,17 @@ impl TapeReader {
     }
 
     fn next_block(&mut self) -> io::Result<()> {
-        match self.current.advance(&mut self.drive)? {
+        let found = match self.current.advance(&mut self.drive) {
+            Err(e) if self.offset > 0 => return self.behind_damage(e),
+            found => found?,
+        };
+        match found {
             Found::Data(n) => self.offset += n as u64,
+            Found::Filemark if self.offset == 0 => {
+                return Err(io::Error::other(
+                    "nothing but a filemark is where the tape stands: `mirror tape list` tells where archives begin",
+                ));
+            }
             Found::Filemark => self.at_filemark()?,
             Found::EndOfData if self.offset == 0 => {
                 return Err(io::Error::other(
@@ -108,24 +117,30 @@ impl TapeReader {
         Ok(())
     }
 
-    /// An archive ends at a filemark, unless a record behind it says that another tape goes on.
+    /// The last block of an interrupted run may be damaged, and the rest of the archive follow all the same.
+    fn behind_damage(&mut self, damage: io::Error) -> io::Result<()> {
+        let behind = self.drive.next_file().and_then(|()| Record::after(&mut self.drive, self.volume, self.offset));
+        match behind {
+            Ok(After::Here(_)) => Ok(()),
+            _ => Err(damage),
+        }
+    }
+
+    /// An archive ends at a filemark, unless a record behind it says where it goes on.
     fn at_filemark(&mut self) -> io::Result<()> {
-        let archive = match Record::read(&mut self.drive)? {
-            Some(Record { place: Place::Ends, archive, volume, offset })
-                if volume == self.volume && offset == self.offset =>
-            {
-                archive
+        let archive = match Record::after(&mut self.drive, self.volume, self.offset)? {
+            After::End => {
+                self.ended = true;
+                return Ok(());
             }
-            Some(record) => {
+            After::Here(_) => return Ok(()),
+            After::NextTape(record) => record.archive,
+            After::Stray(record) => {
                 return Err(io::Error::other(format!(
                     "the record behind the data is of byte {} of tape {} of {}, and {} bytes were read: \
                      this tape was written over in part",
                     record.offset, record.volume, record.archive, self.offset
                 )));
-            }
-            None => {
-                self.ended = true;
-                return Ok(());
             }
         };
         let (wanted, offset) = (self.volume + 1, self.offset);

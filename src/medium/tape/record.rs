@@ -19,7 +19,8 @@ const MAX: usize = 64 << 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Place {
-    /// First on a tape: it goes on where the tape before ended.
+    /// The archive goes on behind this: first on a tape, where the tape before ended; elsewhere on a tape, where the
+    /// tape file before was interrupted.
     Continues,
     /// Last on a tape: the next one goes on.
     Ends,
@@ -35,6 +36,19 @@ pub struct Record {
     pub volume: u32,
     /// Bytes of the archive before this place, over all tapes.
     pub offset: u64,
+}
+
+/// What follows the filemark behind some bytes of an archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum After {
+    /// Nothing of it.
+    End,
+    /// On this tape, the rest of it: the drive could not write over what was there when it was gone on with.
+    Here(Record),
+    /// The rest of it is on the next tape.
+    NextTape(Record),
+    /// A record that does not belong there.
+    Stray(Record),
 }
 
 impl Record {
@@ -61,6 +75,19 @@ impl Record {
             }
             _ => None,
         }
+    }
+
+    /// Looks behind a filemark: `offset` bytes of the archive are before it, and this is its tape `volume`. The tape stands
+    /// behind the record then, where there is one.
+    pub fn after(drive: &mut Drive, volume: u32, offset: u64) -> io::Result<After> {
+        Ok(match Record::read(drive)? {
+            None => After::End,
+            Some(record) if (record.volume, record.offset) != (volume, offset) => After::Stray(record),
+            Some(record) => match record.place {
+                Place::Continues => After::Here(record),
+                Place::Ends => After::NextTape(record),
+            },
+        })
     }
 
     /// Reads the tape file that begins here as a record. Where it is one, the tape stands behind its

@@ -1,4 +1,5 @@
-//! Writing an archive to a tape, and on to the next one where it ends.
+//! Writing an archive to a tape, and on to the next one where it ends. What an interrupted run left is gone on with in
+//! its place, or, where the drive cannot write over anything, in a second part behind it.
 //!
 //! Invariants: a tape that holds anything is never begun anew unless that was allowed; what an early
 //! warning refused is the first of the next tape; after [`TapeWriter::finish`] all of it is on the tapes.
@@ -9,7 +10,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::change::{NextTape, change};
-use super::drive::{Access, Drive, Written};
+use super::drive::{Access, Drive, WORM, Written};
 use super::record::{Place, Record};
 use crate::medium::block_buffer::{Finished, Medium};
 use crate::medium::identity::Identity;
@@ -53,6 +54,8 @@ pub struct TapeWriter {
     ask: NextTape,
     options: Options,
     block_size: usize,
+    /// The size that was asked for.
+    asked: usize,
     offset: u64,
     tape: TapeUsed,
     full: Vec<TapeUsed>,
@@ -77,26 +80,43 @@ impl TapeWriter {
                  another --block-size, or set the drive to 0"
             )));
         }
-        let (volume, offset) = match begin {
+        refuse_large_blocks(&drive, block_size)?;
+        // Whether a record has to tell what goes on.
+        let (volume, offset, apart) = match begin {
             Begin::Here => {
-                if !options.overwrite {
+                if !options.overwrite || drive.is_write_once() == Some(true) {
                     refuse_to_write_over(&mut drive)?;
                 }
-                (1, 0)
+                (1, 0, false)
             }
-            Begin::At { volume, position, offset } => {
+            Begin::At { volume, position, offset, damaged } => {
                 drive.seek(position)?;
-                (volume, offset)
+                let in_place = drive.cut()?;
+                if !in_place && damaged {
+                    return Err(io::Error::other(
+                        "the tape holds a damaged part of this archive, and the drive cannot write over it: write the \
+                         archive to another tape, without --resume",
+                    ));
+                }
+                if !in_place {
+                    tracing::warn!(
+                        "{}: nothing can be written over on this tape: the rest of the archive becomes a second part \
+                         behind what is there, and both are read as one",
+                        drive.path().display()
+                    );
+                }
+                (volume, offset, !in_place)
             }
             Begin::Tape { volume, offset } => {
                 drive.rewind()?;
-                (volume, offset)
+                (volume, offset, true)
             }
         };
         let tape = TapeUsed { volume, position_before: drive.position()?, position_after: 0, bytes: 0, block_size };
         let path = drive.path().to_owned();
-        let mut writer = TapeWriter { drive, path, archive, ask, options, block_size, offset, tape, full: Vec::new() };
-        if let Begin::Tape { volume, .. } = begin {
+        let mut writer =
+            TapeWriter { drive, path, archive, ask, options, block_size, asked: block_size, offset, tape, full: Vec::new() };
+        if apart {
             writer.put_record(Place::Continues, volume)?;
         }
         Ok(writer)
@@ -111,18 +131,23 @@ impl TapeWriter {
         let half = self.block_size / 2;
         let fits = self.drive.fixed_block_size().is_none_or(|fixed| half.is_multiple_of(fixed as usize));
         if self.tape.bytes > 0 || half < SMALLEST || !fits {
-            let size = self.block_size;
+            let (size, limits) = (self.block_size, limits(&self.drive)?);
             return Err(io::Error::other(format!(
-                "the drive takes no blocks of {size} bytes: give a smaller --block-size"
+                "the drive takes no blocks of {size} bytes{limits}: give a smaller --block-size"
             )));
         }
-        tracing::warn!(
-            "{}: the drive takes no blocks of {} bytes: trying {half}",
-            self.path.display(),
-            self.block_size
-        );
         self.block_size = half;
         self.tape.block_size = half;
+        Ok(())
+    }
+
+    /// Tells, once it is known, that other blocks are written than were asked for.
+    fn tell_smaller(&mut self) -> io::Result<()> {
+        let (asked, size) = (std::mem::replace(&mut self.asked, self.block_size), self.block_size);
+        if asked != size {
+            let (path, limits) = (self.path.display(), limits(&self.drive)?);
+            tracing::warn!("{path}: no blocks of {asked} bytes can be written{limits}: blocks of {size} are written");
+        }
         Ok(())
     }
 
@@ -146,7 +171,8 @@ impl TapeWriter {
         );
         self.full.push(full);
         let accept = |drive: &mut Drive| {
-            if overwrite || drive.is_blank()? {
+            let worm = drive.is_write_once() == Some(true);
+            if overwrite && !worm || drive.is_blank()? {
                 drive.rewind()?;
                 return Ok(Ok(()));
             }
@@ -154,6 +180,7 @@ impl TapeWriter {
                 Some(found) if found.archive.is_same(&archive) && found.volume <= volume => {
                     format!("this is tape {} of the same archive: it is left as it is", found.volume)
                 }
+                _ if worm => format!("this tape is not empty; {WORM}"),
                 _ => "this tape is not empty, and left as it is: erase it first, or allow that with --force".into(),
             }))
         };
@@ -186,7 +213,28 @@ impl TapeWriter {
     }
 }
 
-/// Fails where something was written behind the place at which the tape stands.
+/// What is known of the blocks that can be written, for messages.
+fn limits(drive: &Drive) -> io::Result<String> {
+    let (largest, at_once) = drive.largest_block()?;
+    let drive = largest.map(|size| format!("the drive takes up to {size} bytes"));
+    let adapter = at_once.map(|size| format!("its adapter surely {size} at once"));
+    let known: Vec<String> = drive.into_iter().chain(adapter).collect();
+    Ok(if known.is_empty() { String::new() } else { format!(" ({})", known.join(", ")) })
+}
+
+/// Fails where the drive says itself that it takes no such blocks.
+fn refuse_large_blocks(drive: &Drive, block_size: usize) -> io::Result<()> {
+    match drive.largest_block()? {
+        (Some(largest), _) if block_size as u64 > u64::from(largest) => Err(io::Error::other(format!(
+            "the drive takes no blocks of {block_size} bytes{}: give a smaller --block-size",
+            limits(drive)?
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Fails where something was written behind the place at which the tape stands. At the end of the tape, a tape file
+/// may begin afterwards.
 fn refuse_to_write_over(drive: &mut Drive) -> io::Result<()> {
     let position = drive.position()?;
     if position == 0 && drive.is_blank()? {
@@ -195,10 +243,13 @@ fn refuse_to_write_over(drive: &mut Drive) -> io::Result<()> {
     drive.end_of_data()?;
     let end = drive.position()?;
     if end == position {
-        return Ok(());
+        return drive.end_file();
     }
     drive.seek(position)?;
     let path = drive.path().display();
+    if drive.is_write_once() == Some(true) {
+        return Err(io::Error::other(format!("the tape stands at position {position} and was written up to {end}; {WORM}")));
+    }
     Err(io::Error::other(format!(
         "the tape stands at position {position}, and what is written there destroys what is behind it, up to \
          {end}: go to its end with `mirror tape end {path}`, or write over it with --force"
@@ -212,6 +263,7 @@ impl Medium for TapeWriter {
             let piece = &rest[..rest.len().min(self.block_size)];
             match self.drive.write(piece)? {
                 Written::Yes => {
+                    self.tell_smaller()?;
                     self.count(piece.len());
                     rest = &rest[piece.len()..];
                 }

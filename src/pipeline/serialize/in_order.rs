@@ -88,12 +88,7 @@ async fn put(
 /// Begins the medium, or finds where an earlier run left it.
 async fn begin(work: &Work<'_>, place: &medium::Place, report: &mut Report) -> std::result::Result<Stands, Failed> {
     let options = work.options;
-    let archive = Identity {
-        reference: report.reference.clone(),
-        root: report.digest,
-        plan: work.plan.digest(),
-        compression: options.compression.map(|c| options.level.map_or(c.to_string(), |level| format!("{c}:{level}"))),
-    };
+    let archive = identity(work, report);
     if options.resume {
         work.cx.progress.begin("verifying what is there");
     }
@@ -107,11 +102,23 @@ async fn begin(work: &Work<'_>, place: &medium::Place, report: &mut Report) -> s
     })
 }
 
+/// What is written, as its medium names it.
+fn identity(work: &Work<'_>, report: &Report) -> Identity {
+    let options = work.options;
+    Identity {
+        reference: report.reference.clone(),
+        root: report.digest,
+        plan: work.plan.digest(),
+        compression: options.compression.map(|c| options.level.map_or(c.to_string(), |level| format!("{c}:{level}"))),
+    }
+}
+
 /// Reads back what was written.
 async fn read_back(work: &Work<'_>, place: &medium::Place, report: &Report) -> io::Result<()> {
     match place {
         medium::Place::Tape(drive) => {
-            onto_tape::read_back(work, drive, report.tapes.as_deref().unwrap_or_default()).await
+            let tapes = report.tapes.as_deref().unwrap_or_default();
+            onto_tape::read_back(work, drive, identity(work, report), tapes).await
         }
         medium::Place::File(path) => into_volumes::read_back(path).await,
         medium::Place::Object(url) => into_object::read_back(work, url).await,

@@ -13,6 +13,7 @@ mod in_order;
 mod into_object;
 mod into_volumes;
 mod ledger;
+mod on_tape;
 mod onto_tape;
 mod ordered;
 mod packed;

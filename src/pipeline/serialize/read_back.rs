@@ -20,9 +20,11 @@ pub fn compare(bytes: impl Read + Send + 'static, plan: &Plan) -> io::Result<()>
     if follower.is_complete() {
         return Ok(());
     }
-    let offset = follower.standing().offset;
-    Err(io::Error::other(format!(
-        "read back, it ends after {offset} of {} bytes: write it to another medium",
-        plan.length
-    )))
+    Err(cut(follower.standing().offset, plan))
+}
+
+/// Only `offset` bytes of the archive are there.
+pub fn cut(offset: u64, plan: &Plan) -> io::Error {
+    let length = plan.length;
+    io::Error::other(format!("read back, it ends after {offset} of {length} bytes: write it to another medium"))
 }

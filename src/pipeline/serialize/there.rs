@@ -67,6 +67,20 @@ impl<'p> There<'p> {
         self.follower.is_complete()
     }
 
+    /// Where the bytes that were taken end, if that is known without looking at frames: `None` of a compressed archive.
+    pub fn so_far(&self) -> Option<Place> {
+        if self.frames.is_some() {
+            return None;
+        }
+        let standing = self.follower.standing().clone();
+        Some(Place { length: standing.offset, standing, tail: Bytes::new() })
+    }
+
+    /// Whether what was taken can only be this archive: the index is right, which names the root.
+    pub fn is_ours(&self) -> bool {
+        if self.frames.is_some() { self.last.length > 0 } else { self.follower.has_seen("index.json") }
+    }
+
     /// Whether nothing was right before the last so many bytes: they are the first.
     pub fn is_first(&self, bytes: usize) -> bool {
         if self.frames.is_some() { self.last.length == 0 } else { self.follower.is_first(bytes) }
@@ -89,9 +103,8 @@ impl<'p> There<'p> {
 
     /// Where to go on behind all that was taken.
     pub fn place(&mut self) -> Result<Place, Mismatch> {
-        if self.frames.is_none() {
-            let standing = self.follower.standing().clone();
-            return Ok(Place { length: standing.offset, standing, tail: Bytes::new() });
+        if let Some(place) = self.so_far() {
+            return Ok(place);
         }
         while self.take_frames()? > 0 {}
         let Some(frames) = &self.frames else { return Ok(self.last.clone()) };
