@@ -109,7 +109,9 @@ impl Drive {
                     ));
                 }
                 Some(NotReady::Incompatible) => {
-                    return Err(refused("the drive cannot use a cartridge of this generation or format: put in another"));
+                    return Err(refused(
+                        "the drive cannot use a cartridge of this generation or format: put in another",
+                    ));
                 }
                 Some(NotReady::Becoming) | None => {}
             }

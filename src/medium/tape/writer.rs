@@ -114,8 +114,18 @@ impl TapeWriter {
         };
         let tape = TapeUsed { volume, position_before: drive.position()?, position_after: 0, bytes: 0, block_size };
         let path = drive.path().to_owned();
-        let mut writer =
-            TapeWriter { drive, path, archive, ask, options, block_size, asked: block_size, offset, tape, full: Vec::new() };
+        let mut writer = TapeWriter {
+            drive,
+            path,
+            archive,
+            ask,
+            options,
+            block_size,
+            asked: block_size,
+            offset,
+            tape,
+            full: Vec::new(),
+        };
         if apart {
             writer.put_record(Place::Continues, volume)?;
         }
@@ -248,7 +258,9 @@ fn refuse_to_write_over(drive: &mut Drive) -> io::Result<()> {
     drive.seek(position)?;
     let path = drive.path().display();
     if drive.is_write_once() == Some(true) {
-        return Err(io::Error::other(format!("the tape stands at position {position} and was written up to {end}; {WORM}")));
+        return Err(io::Error::other(format!(
+            "the tape stands at position {position} and was written up to {end}; {WORM}"
+        )));
     }
     Err(io::Error::other(format!(
         "the tape stands at position {position}, and what is written there destroys what is behind it, up to \
