@@ -50,7 +50,11 @@ fn home_with(sizes: &[u64]) -> TempDir {
 
 /// Runs until `enough`, and kills it then.
 fn kill_when(home: &Path, arguments: &[&str], enough: impl Fn() -> bool) {
-    let mut child = process(home).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let child = process(home).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    kill(child, enough);
+}
+
+fn kill(mut child: Child, enough: impl Fn() -> bool) {
     let limit = Instant::now() + Duration::from_secs(30);
     while !enough() {
         assert!(child.try_wait().unwrap().is_none(), "it ended before it was killed");
@@ -217,6 +221,47 @@ fn two_runs_at_once_go_on_in_one_layout() {
     let home = home_with(&[18 * MIB]);
     let got = half_fetched(home.path(), |_| {}, 2);
     assert!(got < 27 * MIB + SLACK, "one goes on, and the other fetches all of it: {got}");
+}
+
+/// Runs with that file coming through a pipe.
+fn piped(home: &Path, arguments: &[&str], file: &Path) -> Child {
+    let mut command = process(home);
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let (mut from, mut to) = (std::fs::File::open(file).unwrap(), child.stdin.take().unwrap());
+    // A reader that was killed wants no more.
+    std::thread::spawn(move || drop(std::io::copy(&mut from, &mut to)));
+    child
+}
+
+/// What was sent before is let pass, though more than the byte budget.
+#[test]
+fn a_pipe_goes_on_behind_what_an_earlier_run_has_sent() {
+    let home = home_with(&[18 * MIB]);
+    let home = home.path();
+    run(home, &["serialize", "oci:low:big:1", "a.tar"], 0);
+    let high = Registry::start(home, "high");
+    let to = Line::to(&high.address);
+    let destination = format!("{}/gather:x", to.address);
+    let arguments = ["deserialize", "-", &destination, "--byte-budget", "4MiB"];
+    kill(piped(home, &arguments, &home.join("a.tar")), || to.up() > 9 * MIB);
+    let sent = to.up();
+    let mut again = piped(home, &arguments, &home.join("a.tar"));
+    let limit = Instant::now() + Duration::from_secs(20);
+    let status = loop {
+        match again.try_wait().unwrap() {
+            Some(status) => break status,
+            None if Instant::now() > limit => {
+                again.kill().unwrap();
+                panic!("it waits for ever");
+            }
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    assert_eq!(status.code(), Some(0));
+    let sent = to.up() - sent;
+    assert!(sent < 9 * MIB + SLACK, "{sent} bytes were sent again");
+    mirror(home).args(["verify", &destination]).assert().success();
 }
 
 #[test]
