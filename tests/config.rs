@@ -1,5 +1,6 @@
 //! The configuration file and credentials, through the program.
 
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -193,4 +194,105 @@ fn show_says_where_each_value_came_from_and_no_secret() {
         *jobs,
         serde_json::json!({"key": "concurrentHTTP", "value": 7, "origin": {"kind": "file", "file": "m.yaml", "line": 1}})
     );
+}
+
+/// The program with `home/etc` as its `/etc`, in name spaces of its own. `None`, said aloud, where there may be none.
+fn with_etc(home: &Path) -> Option<Command> {
+    const UNSHARE: [&str; 3] = ["--map-root-user", "--mount", "--"];
+    let trial =
+        std::process::Command::new("unshare").args(UNSHARE).arg("mount").args(["--bind", "/tmp", "/etc"]).output();
+    if !trial.as_ref().is_ok_and(|output| output.status.success()) {
+        // Past the test harness, which swallows what a passing test prints.
+        let _ = writeln!(
+            std::io::stderr(),
+            "\n*** SKIPPED the files under /etc: no name space can be made to put others in their place: {trial:?}"
+        );
+        return None;
+    }
+    let program = mirror(home);
+    let mut command = Command::new("unshare");
+    command.args(UNSHARE).args(["sh", "-c", "mount --bind etc /etc && exec \"$@\"", "sh"]).arg(program.get_program());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.current_dir(home);
+    Some(command)
+}
+
+#[test]
+fn the_files_of_the_system_count_where_the_users_are_not() {
+    let home = tempfile::tempdir().unwrap();
+    let at = |name: &str| home.path().join(name);
+    std::fs::create_dir(at("etc")).unwrap();
+    let show = || {
+        let output = with_etc(home.path())?.args(["config", "show", "--output", "json"]).assert().success();
+        let json: serde_json::Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+        let settings = json["settings"].as_array().unwrap().clone();
+        // The file of each key, where it has one.
+        let file = move |key: &str| {
+            let setting = settings.iter().find(|setting| setting["key"] == key)?;
+            setting["origin"]["file"].as_str().map(str::to_owned)
+        };
+        Some(Box::new(file) as Box<dyn Fn(&str) -> Option<String>>)
+    };
+    let table = |prefix: &str| format!("[[registry]]\nprefix = \"{prefix}\"\nlocation = \"reg.low\"\n");
+    write(at("etc/mirror/config.yaml"), "concurrentHTTP: 7\n");
+    write(at("etc/containers/registries.conf"), &table("system.low"));
+    write(at("etc/containers/registries.conf.d/a.conf"), &table("drop-in.low"));
+    for host in ["both.low", "containers.low"] {
+        write(at("etc/containers/certs.d").join(host).join("ca.crt"), "");
+    }
+    for host in ["both.low", "docker.low"] {
+        write(at("etc/docker/certs.d").join(host).join("ca.crt"), "");
+    }
+    let keys = [
+        "concurrentHTTP",
+        "registries.conf.system.low.location",
+        "registries.conf.drop-in.low.location",
+        "certs.d.both.low",
+        "certs.d.containers.low",
+        "certs.d.docker.low",
+    ];
+    let Some(file) = show() else { return };
+    let files = keys.map(|key| file(key).unwrap_or_default());
+    assert_eq!(
+        files,
+        [
+            "/etc/mirror/config.yaml",
+            "/etc/containers/registries.conf",
+            "/etc/containers/registries.conf.d/a.conf",
+            "/etc/containers/certs.d/both.low",
+            "/etc/containers/certs.d/containers.low",
+            "/etc/docker/certs.d/docker.low",
+        ]
+    );
+
+    // The user's own take their place; the drop-in files of the system go with its file.
+    write(at(".config/mirror/config.yaml"), "concurrentHTTP: 8\n");
+    write(at(".config/containers/registries.conf"), &table("user.low"));
+    write(at(".config/containers/certs.d/both.low/ca.crt"), "");
+    let Some(file) = show() else { return };
+    let files = keys.map(|key| file(key).unwrap_or_default());
+    let users = |name: &str| at(".config").join(name).display().to_string();
+    assert_eq!(
+        files,
+        [
+            &users("mirror/config.yaml"),
+            "",
+            "",
+            &users("containers/certs.d/both.low"),
+            "/etc/containers/certs.d/containers.low",
+            "/etc/docker/certs.d/docker.low",
+        ]
+    );
+    assert_eq!(file("registries.conf.user.low.location"), Some(users("containers/registries.conf")));
+
+    // A file that is named takes the place of both, with the drop-in files of the system.
+    write(at("named.conf"), &table("named.low"));
+    let Some(mut command) = with_etc(home.path()) else { return };
+    let shown = command.env("CONTAINERS_REGISTRIES_CONF", at("named.conf")).args(["config", "show"]).assert().success();
+    shown.stdout(contains("named.low").and(contains("drop-in.low")).and(contains("user.low").not()));
 }
