@@ -54,6 +54,10 @@ pub struct Args {
     /// Compress each archive; container layers are compressed already
     #[arg(long, value_name = "METHOD", value_enum)]
     compression: Option<Method>,
+
+    /// Write manifest.json too, by which docker load finds the images; of several platforms it takes linux/amd64
+    #[arg(long)]
+    manifest_json: bool,
 }
 
 pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
@@ -66,6 +70,7 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
             dry_run: args.dry_run,
             foreign_layers: args.foreign_layers,
             compression: args.compression.map(Into::into),
+            manifest_json: args.manifest_json,
             resume: true,
             ..Default::default()
         },

@@ -186,6 +186,19 @@ fn what_names_share_travels_once() {
 }
 
 #[test]
+fn a_list_for_docker_is_in_each_archive_that_is_to_have_one() {
+    let low = Low::new();
+    low.write("first", &["--manifest-json"], 0);
+    let archives: Vec<String> = low.files().into_iter().filter(|file| file.ends_with(".tar")).collect();
+    assert!(!archives.is_empty());
+    for file in archives {
+        let archive = std::fs::read(low.sync(&file)).unwrap();
+        assert!(archive.windows(14).any(|w| w == b"manifest.json\0"), "{file}");
+    }
+    low.read(&[], 0);
+}
+
+#[test]
 fn goes_on_where_the_field_left_off() {
     let low = Low::new();
     low.bring(&[
