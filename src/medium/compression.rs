@@ -182,6 +182,10 @@ impl<W: Write> Write for Compressor<W> {
         if self.block.len() == BLOCK {
             self.pack(compression, level)?;
         }
+        // What waits here is lost to a run that is killed.
+        while self.packing.front().is_some_and(|packing| packing.thread.is_finished()) {
+            self.put_first()?;
+        }
         Ok(n)
     }
 

@@ -119,9 +119,34 @@ fn reach(home: &Path, address: &str) {
 const SERIALIZE: [&str; 2] = ["serialize", "slow.example/slow:1"];
 const ARCHIVE: [&str; 4] = ["archive", "sources.list", "--reference", "sync"];
 
-/// Writes the archive again and again, killed each time when some more bytes have passed, until there were so many
-/// kills. `ours`: further arguments. Gives the bytes that passed for each archive that was finished.
-fn kill_and_resume(home: &Path, verb: &[&str], expected: &[u8], kills: usize, ours: &[&str]) -> Vec<(usize, u64)> {
+/// The archive, from its file or its volumes, which are gone then.
+fn take(home: &Path) -> Vec<u8> {
+    let mut archive = Vec::new();
+    for n in 0.. {
+        let path = home.join(if n == 0 { "out.tar".to_owned() } else { format!("out.tar.{n:03}") });
+        match std::fs::read(&path) {
+            Ok(bytes) => archive.extend(bytes),
+            Err(_) if n == 0 => continue,
+            Err(_) => break,
+        }
+        std::fs::remove_file(path).unwrap();
+    }
+    let _ = std::fs::remove_file(home.join("out.tar.volumes.json"));
+    let left = std::fs::read_dir(home).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    assert_eq!(left.filter(|name| name.starts_with("out.tar")).collect::<Vec<_>>(), [""; 0]);
+    archive
+}
+
+/// Writes the archive again and again, killed each time when some more bytes have passed, fewer than `most`, until
+/// there were so many kills. `ours`: further arguments. Gives for each archive that was finished the kills, the bytes that
+/// passed for it, and those of the last run.
+fn kill_and_resume(
+    home: &Path,
+    verb: &[&str],
+    expected: &[u8],
+    (kills, most): (usize, u64),
+    ours: &[&str],
+) -> Vec<(usize, u64, u64)> {
     let (_registry, address) = serve(home);
     let (line, count) = slow_line(address);
     reach(home, &line);
@@ -132,7 +157,7 @@ fn kill_and_resume(home: &Path, verb: &[&str], expected: &[u8], kills: usize, ou
     while killed < kills || since > 0 {
         let start = count.load(Relaxed);
         let mut child = Ended(mirror(home, &arguments).spawn().unwrap());
-        let more = if numbers.next().is_multiple_of(8) { 0 } else { numbers.next() % 200_000 };
+        let more = if numbers.next().is_multiple_of(8) { 0 } else { numbers.next() % most };
         let patience = Instant::now() + Duration::from_secs(5);
         let ended = loop {
             if let Some(status) = child.0.try_wait().unwrap() {
@@ -148,11 +173,10 @@ fn kill_and_resume(home: &Path, verb: &[&str], expected: &[u8], kills: usize, ou
             std::thread::sleep(Duration::from_millis(1));
         };
         if ended {
-            assert!(std::fs::read(home.join("out.tar")).unwrap() == expected, "after {since} kills");
-            assert!(!home.join("out.tar.partial").exists());
-            std::fs::remove_file(home.join("out.tar")).unwrap();
-            finished.push((since, count.load(Relaxed) - before));
-            (since, before) = (0, count.load(Relaxed));
+            assert!(take(home) == expected, "{ours:?}, after {since} kills");
+            let passed = count.load(Relaxed);
+            finished.push((since, passed - before, passed - start));
+            (since, before) = (0, passed);
             if killed >= kills {
                 break;
             }
@@ -181,7 +205,7 @@ async fn fifty_kills(verb: &[&str], requests: u64) {
     let home = home.path();
     let expected = direct(home, verb, &[]);
     for (kills, jobs, block) in [(38, "1", 64 << 10), (12, "8", 8 * (64 << 10))] {
-        for (kills, passed) in kill_and_resume(home, verb, &expected, kills, &["--jobs", jobs]) {
+        for (kills, passed, _) in kill_and_resume(home, verb, &expected, (kills, 200_000), &["--jobs", jobs]) {
             let (size, kills) = (expected.len() as u64, kills as u64);
             // For each kill 1 % of the archive and a block for each connection, and the head of each answer.
             let allowed = size + kills * (size / 100 + block) + (kills + 16) * requests * 4096;
@@ -198,4 +222,20 @@ async fn fifty_kills_change_nothing_and_little_is_fetched_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nor_does_archive_fetch_much_twice() {
     fifty_kills(&ARCHIVE, 3).await;
+}
+
+/// Only whole frames, and whole volumes, count as being there.
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_do_kills_change_a_compressed_archive() {
+    let home = tempfile::tempdir().unwrap();
+    image(home.path(), 3 << 20).await;
+    let home = home.path();
+    // Within this budget the large blob is written as it comes.
+    let common = ["--compression", "zstd", "--compression-level", "1", "--jobs", "1", "--byte-budget", "8MiB"];
+    let expected = direct(home, &SERIALIZE, &common[..4]);
+    let finished = kill_and_resume(home, &SERIALIZE, &expected, (6, 4_000_000), &common);
+    let goes_on = |last: u64| last < expected.len() as u64 - 500_000;
+    assert!(finished.iter().any(|(_, _, last)| goes_on(*last)), "all was fetched again: {finished:?}");
+    let ours = [&common[..], &["--volume-size", "700000"]].concat();
+    kill_and_resume(home, &SERIALIZE, &expected, (3, 4_000_000), &ours);
 }
