@@ -239,3 +239,54 @@ async fn nor_do_kills_change_a_compressed_archive() {
     let ours = [&common[..], &["--volume-size", "700000"]].concat();
     kill_and_resume(home, &SERIALIZE, &expected, (3, 4_000_000), &ours);
 }
+
+/// Digest and end of each line; a line that was cut counts for nothing.
+fn lines(ledger: &Path) -> Vec<(String, usize)> {
+    let text = std::fs::read_to_string(ledger).unwrap_or_default();
+    let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    let line = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let end = line["annotations"]["vnd.act3-ace.data.offset"].as_str().unwrap().parse().unwrap();
+        (line["digest"].as_str().unwrap().to_owned(), end)
+    };
+    whole.map(line).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_run_wrote_into_its_checkpoint_is_true() {
+    let home = tempfile::tempdir().unwrap();
+    image(home.path(), 300_000).await;
+    let home = home.path();
+    let (ledger, partial) = (home.join("out.jsonl"), home.join("out.tar.partial"));
+    let checkpoint = ["--checkpoint", "out.jsonl"];
+    let expected = direct(home, &SERIALIZE, &checkpoint);
+    let all = lines(&ledger);
+    std::fs::remove_file(&ledger).unwrap();
+    let (_registry, address) = serve(home);
+    let (line, count) = slow_line(address);
+    reach(home, &line);
+    let mut lengths = std::collections::BTreeSet::new();
+    for more in [0, 150_000, 300_000, 450_000, 700_000, 850_000, 1_000_000, 1_150_000] {
+        let start = count.load(Relaxed);
+        let first = ["out.tar", "--jobs", if more % 4 == 0 { "1" } else { "4" }, "--resume", "--progress", "none"];
+        let arguments = [&SERIALIZE[..], &first, &checkpoint].concat();
+        let mut child = Ended(mirror(home, &arguments).spawn().unwrap());
+        while count.load(Relaxed) - start < more && child.0.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(child.0.try_wait().unwrap().is_none(), "it ended before it was killed");
+        drop(child);
+        let lines = lines(&ledger);
+        assert!(all.starts_with(&lines), "after {more}: {lines:?}");
+        let end = lines.last().map_or(0, |(_, end)| *end);
+        assert!(end == 0 || std::fs::read(&partial).unwrap()[..end] == expected[..end], "after {more}, up to {end}");
+        lengths.insert(lines.len());
+        // From the start again.
+        for path in [&partial, &ledger] {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+    assert!(lengths.len() > 1 && !lengths.contains(&all.len()), "{lengths:?}");
+    assert!(mirror(home, &[&SERIALIZE[..], &["out.tar"], &checkpoint].concat()).status().unwrap().success());
+    assert_eq!(lines(&ledger), all);
+}

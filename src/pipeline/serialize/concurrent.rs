@@ -3,13 +3,14 @@
 //! goes on after this one finds the manifests, and the place of every blob.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout_at};
 
 use super::Failed;
@@ -18,6 +19,7 @@ use crate::archive::plan::{Content, Entry, Plan};
 use crate::archive::tar;
 use crate::image::Descriptor;
 use crate::medium::file::NewFile;
+use crate::medium::ordered::Watcher;
 use crate::pipeline::copy::finished;
 use crate::pipeline::walk::CORRUPTION_TRIES;
 use crate::pipeline::{Context, Progress};
@@ -36,7 +38,7 @@ struct Shared {
 }
 
 impl Shared {
-    async fn write_all_at(&self, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+    async fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let _turn = self.turn.lock().await;
         self.file.write_all_at(bytes, offset)
     }
@@ -58,7 +60,23 @@ pub async fn write(
     store: &Arc<dyn Store>,
     plan: &Plan,
     file: &NewFile,
+    found: Vec<Found>,
+    watcher: Option<Box<dyn Watcher>>,
+) -> Result<(), Failed> {
+    let mut front = Front::new(plan, file.file(), watcher);
+    let written = write_all(cx, store, plan, file, found, &mut front).await;
+    let told = front.finish().await;
+    written?;
+    Ok(told?)
+}
+
+async fn write_all(
+    cx: &Context,
+    store: &Arc<dyn Store>,
+    plan: &Plan,
+    file: &NewFile,
     mut found: Vec<Found>,
+    front: &mut Front<'_>,
 ) -> Result<(), Failed> {
     let resumed = !found.is_empty();
     found.resize_with(plan.entries.len(), Found::default);
@@ -76,29 +94,84 @@ pub async fn write(
     let fetching = Fetching { store: store.clone(), progress: cx.progress.clone(), written: file.keep().clone() };
     let shared = Arc::new(Shared { file: file.file().clone(), turn: tokio::sync::Mutex::default() });
     let mut tasks = JoinSet::new();
-    for (entry, found) in plan.entries.iter().zip(found) {
-        let Content::Blob(descriptor) = &entry.content else { continue };
+    for (at, (entry, found)) in plan.entries.iter().zip(found).enumerate() {
+        let Content::Blob(descriptor) = &entry.content else {
+            front.is_whole(at);
+            continue;
+        };
         if let Found::Whole = found {
             cx.progress.add_bytes(descriptor.size);
             cx.progress.add_items(1);
+            front.is_whole(at);
             continue;
         }
         while tasks.len() >= cx.jobs() {
             if let Some(done) = tasks.join_next().await {
-                finished(done)?;
+                front.is_whole(finished(done)?);
             }
         }
-        tasks.spawn(fetch(fetching.clone(), shared.clone(), entry.clone(), (**descriptor).clone(), found));
+        let fetch = fetch(fetching.clone(), shared.clone(), entry.clone(), (**descriptor).clone(), found);
+        tasks.spawn(async move { fetch.await.map(|()| at) });
     }
     while let Some(done) = tasks.join_next().await {
-        finished(done)?;
+        front.is_whole(finished(done)?);
     }
     Ok(())
 }
 
+/// How far the file is whole from its start on. Its watcher is told on a thread of its own: synchronising takes long.
+struct Front<'p> {
+    plan: &'p Plan,
+    whole: Vec<bool>,
+    /// Entries that are whole, and all before them.
+    entries: usize,
+    telling: Option<(mpsc::Sender<u64>, JoinHandle<io::Result<()>>)>,
+}
+
+impl<'p> Front<'p> {
+    fn new(plan: &'p Plan, file: &Arc<File>, watcher: Option<Box<dyn Watcher>>) -> Self {
+        let telling = watcher.map(|watcher| {
+            let (sender, reached) = mpsc::channel();
+            let file = file.clone();
+            (sender, tokio::task::spawn_blocking(move || tell(watcher, &file, &reached)))
+        });
+        Front { plan, whole: vec![false; plan.entries.len()], entries: 0, telling }
+    }
+
+    /// All of an entry is there.
+    fn is_whole(&mut self, at: usize) {
+        self.whole[at] = true;
+        let before = self.entries;
+        self.entries += self.whole[before..].iter().take_while(|whole| **whole).count();
+        if self.entries > before
+            && let Some((sender, _)) = &self.telling
+        {
+            let next = self.plan.entries.get(self.entries);
+            // If it has failed, that is told in the end.
+            let _ = sender.send(next.map_or(self.plan.length, |entry| entry.offset));
+        }
+    }
+
+    async fn finish(self) -> io::Result<()> {
+        let Some((sender, telling)) = self.telling else { return Ok(()) };
+        drop(sender);
+        finished(telling.await)
+    }
+}
+
+/// Tells until nothing more comes. No entry that was not whole is below what is told.
+fn tell(mut watcher: Box<dyn Watcher>, file: &File, reached: &mpsc::Receiver<u64>) -> io::Result<()> {
+    let mut last = 0;
+    while let Ok(at) = reached.recv() {
+        last = reached.try_iter().last().unwrap_or(at);
+        watcher.reached(last, last, &|| file.sync_data(), false)?;
+    }
+    watcher.reached(last, last, &|| file.sync_data(), true)
+}
+
 /// Writes what is known of an entry before anything is fetched: its header, its content if it is no blob, and in
 /// a file that was written before, the zeros after it.
-fn write_known(file: &File, entry: &Entry, resumed: bool) -> std::io::Result<()> {
+fn write_known(file: &File, entry: &Entry, resumed: bool) -> io::Result<()> {
     let mut bytes = entry.header();
     let content = entry.offset + bytes.len() as u64;
     if let Content::Bytes(known) = &entry.content {
@@ -136,7 +209,7 @@ async fn fetch(
 }
 
 /// Writes the next piece of a blob that begins at `start`.
-async fn put(fetching: &Fetching, file: &Shared, piece: &[u8], start: u64, written: &mut u64) -> std::io::Result<()> {
+async fn put(fetching: &Fetching, file: &Shared, piece: &[u8], start: u64, written: &mut u64) -> io::Result<()> {
     file.write_all_at(piece, start + *written).await?;
     *written += piece.len() as u64;
     fetching.written.store(true, Relaxed);

@@ -62,13 +62,7 @@ async fn plain(work: &Work<'_>, file: &NewFile, found: &mut Vec<Found>) -> std::
     }
     check_space(file.partial(), plan.length.saturating_sub(allocated(file.file())?))?;
     work.begin();
-    concurrent::write(cx, work.store, plan, file, found.clone()).await?;
-    if let Some(mut watcher) = passage.watcher {
-        // Entries are not written in their order: only now it is known how far the archive reaches.
-        let (file, length) = (file.file().clone(), plan.length);
-        let sync = move || watcher.reached(length, length, &|| file.sync_data(), true);
-        finished(tokio::task::spawn_blocking(sync).await)?;
-    }
+    concurrent::write(cx, work.store, plan, file, found.clone(), passage.watcher).await?;
     Ok(plan.length)
 }
 

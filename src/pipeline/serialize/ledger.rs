@@ -25,7 +25,8 @@ pub struct Ledger {
     /// What was written, with the length of the medium then.
     ready: Vec<(u64, Descriptor)>,
     compressed: bool,
-    written: Instant,
+    /// When lines were written last.
+    written: Option<Instant>,
 }
 
 impl Ledger {
@@ -35,7 +36,7 @@ impl Ledger {
             entry.offset + entry.header().len() as u64 + tar::padded(entry.size()).unwrap_or_default()
         };
         let waiting = plan.entries.iter().filter_map(|e| Some((end(e), e.descriptor.clone()?))).collect();
-        Ok(Ledger { out: File::create(path)?, waiting, ready: Vec::new(), compressed, written: Instant::now() })
+        Ok(Ledger { out: File::create(path)?, waiting, ready: Vec::new(), compressed, written: None })
     }
 }
 
@@ -47,7 +48,8 @@ impl Watcher for Ledger {
         {
             self.ready.push((if self.compressed { medium } else { end }, descriptor));
         }
-        if self.ready.is_empty() || (!last && self.written.elapsed() < INTERVAL) {
+        let waits = self.ready.is_empty() || self.written.is_some_and(|written| written.elapsed() < INTERVAL);
+        if waits && !last {
             return Ok(());
         }
         sync()?;
@@ -59,7 +61,7 @@ impl Watcher for Ledger {
         if last {
             self.out.sync_all()?;
         }
-        self.written = Instant::now();
+        self.written = Some(Instant::now());
         Ok(())
     }
 }
