@@ -4,5 +4,6 @@ mod bad;
 mod home;
 mod objects;
 mod pipes;
+mod reaching;
 mod store;
 mod volumes;

@@ -300,6 +300,8 @@ fn serve(
         };
         let line = first.replacen(&asked, &target, 1);
         head.splice(..first.len(), line.bytes());
+        let named = String::from_utf8_lossy(&head).replacen(host, "127.0.0.1", 1);
+        head = named.into_bytes();
     }
     let request = Request { method, target: asked, head: String::from_utf8_lossy(&head).into_owned() };
     let action = (rule.lock().unwrap())(&request);
