@@ -11,6 +11,7 @@ use std::sync::Arc;
 use airgap_mirror::image::ImageName;
 use airgap_mirror::pipeline::deserialize::{Options, Report, deserialize};
 use airgap_mirror::pipeline::{self, serialize};
+use airgap_mirror::serve;
 use airgap_mirror::store::{Store, layout::Layout};
 use archives::{Gathers, context, fixture, path};
 use entries::entries;
@@ -427,5 +428,27 @@ async fn foreign_layers_arrive_if_the_archive_has_them() {
             assert_eq!(high.0.path().join("layout").join(theirs).exists(), taken);
             assert!(high.tagged());
         }
+    }
+}
+
+#[tokio::test]
+async fn progress_ends_at_the_whole_where_images_are_there_already() {
+    let (gathers, high) = (Gathers::new().await, High::new());
+    let listen = ([127, 0, 0, 1], 0).into();
+    let server = serve::spawn(serve::Options::new(high.0.path().join("registry"), listen)).await.unwrap();
+    let archive = |name: &str| high.0.path().join(format!("{name}.tar")).to_str().unwrap().to_owned();
+    for name in ["part1", "kinds"] {
+        let options = serialize::Options::default();
+        serialize::serialize(&context(), &gathers.image(name), &archive(name), &options).await.unwrap();
+    }
+    // Some of it is there, then all of it, then its tag as well.
+    for (name, tag) in [("part1", "a"), ("kinds", "b"), ("kinds", "c"), ("kinds", "c")] {
+        let cx = context();
+        let to = format!("{}/high:{tag}", server.address()).parse().unwrap();
+        deserialize(&cx, &archive(name), &to, &Options::default()).await.unwrap();
+        let end = cx.progress.snapshot();
+        assert!(end.bytes_total > 0 && end.items_total > 0, "{name} to {tag}: {end:?}");
+        let (done, total) = ((end.bytes_done, end.items_done), (end.bytes_total, end.items_total));
+        assert_eq!(done, total, "{name} to {tag}");
     }
 }

@@ -49,6 +49,12 @@ impl Manifests {
         Ok(manifest)
     }
 
+    /// Whether that manifest was read.
+    pub fn has(&self, digest: &Digest) -> bool {
+        let read = self.read.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        read.get(digest).is_some_and(|cell| cell.initialized())
+    }
+
     /// Keeps a manifest that was made or read elsewhere.
     pub fn keep(&self, manifest: &Manifest) {
         let mut read = self.read.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -23,10 +23,10 @@ impl Way {
         self.land(descriptor, &self.stored(descriptor)).await
     }
 
-    /// Nothing is to be done about that blob any more: it is in place, or left out.
-    pub fn found(&self, descriptor: &Descriptor) {
-        // Whoever is putting it there goes on, to the same end.
-        let _ = self.destination.cell(Kind::Blob, descriptor.digest).set(());
+    /// Nothing is to be done about that blob any more: it is in place, or left out. False: that was known, or somebody
+    /// is putting it there and goes on, to the same end.
+    pub fn found(&self, descriptor: &Descriptor) -> bool {
+        self.destination.cell(Kind::Blob, descriptor.digest).set(()).is_ok()
     }
 
     /// Of what is expected to be in place, what is not; the rest is known from now on.

@@ -81,8 +81,11 @@ impl Way {
         if done {
             self.note_there(descriptor, if below { THERE } else { WHOLE });
         }
-        if done && !below {
-            return Ok(());
+        if !below {
+            self.pass_over(descriptor).await;
+            if done {
+                return Ok(());
+            }
         }
         let manifest = self.run.manifest(&self.source, descriptor).await?;
         if below {
@@ -101,6 +104,25 @@ impl Way {
         }
         let _permit = self.run.permit().await;
         self.destination.has_image(descriptor.digest, tag).await
+    }
+
+    /// What is below a manifest that is in place need not move any more: of what was counted on, it is done.
+    pub(super) async fn pass_over(&self, root: &Descriptor) {
+        let mut seen = HashSet::from([root.digest]);
+        let mut below = if self.run.planned { vec![root.clone()] } else { Vec::new() };
+        while let Some(descriptor) = below.pop() {
+            // A plan has read them all.
+            let Ok(manifest) = self.run.manifest(&self.source, &descriptor).await else { continue };
+            let Ok(children) = manifest.children() else { continue };
+            for child in children.config.into_iter().chain(children.layers).chain(children.manifests) {
+                if child.is_manifest() || self.run.manifests.has(&child.digest) {
+                    below.extend(seen.insert(child.digest).then_some(child));
+                } else if !child.is_foreign() && self.found(&child) {
+                    self.run.progress.add_bytes(child.size);
+                    self.run.progress.add_items(1);
+                }
+            }
+        }
     }
 
     /// Whether the destination has the manifest, and with it all that it needs. One that is also a blob there may be

@@ -279,13 +279,16 @@ impl Run {
             let reason = format!("media type {:?} is none whose parts can be found; leave it out", root.media_type);
             return Err(store::Error::Unusable { place: image, reason }.into());
         }
-        let destination = self.destination(destination);
-        let way = Way { run: self.clone(), source, destination, image: image.into() };
+        let way = Way { run: self.clone(), source, destination: self.destination(destination), image: image.into() };
         // A tag that did not move costs one request.
         if tag.is_some() && !self.options.looks_below() {
-            let _permit = self.permit().await;
-            if way.destination.has_image(root.digest, tag.as_deref()).await? {
+            let there = {
+                let _permit = self.permit().await;
+                way.destination.has_image(root.digest, tag.as_deref()).await?
+            };
+            if there {
                 way.note_there(&root, WHOLE);
+                way.pass_over(&root).await;
                 return Ok(());
             }
         }

@@ -74,7 +74,9 @@ pub async fn unarchive(
     let mut seen = HashSet::new();
     for layer in foreign.into_iter().filter(|d| !contents.blobs.contains_key(&d.digest) && seen.insert(d.digest)) {
         // The engine has nothing to do about it.
-        destinations.iter().for_each(|to| copier.way(read.source.clone(), to.clone(), place.as_str()).found(layer));
+        for to in &destinations {
+            copier.way(read.source.clone(), to.clone(), place.as_str()).found(layer);
+        }
         let why = "a foreign layer that is not in the archive".into();
         report.left_out.push(LeftOut { image: place.clone(), what: layer.digest.to_string(), why });
     }
