@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 
+use super::reader::chunks;
 use super::{BlobReader, BlobSource, Error, Name, Pushed, Result, Store, VerifyingReader};
 use crate::archive::contents::{Contents, Location};
 use crate::archive::pass::{Passed, pass};
@@ -18,9 +19,6 @@ use crate::image::manifest::{MAX_MANIFEST_BYTES, sniff_media_type};
 use crate::image::{Descriptor, Digest, Manifest, annotation};
 use crate::medium::compression::decompress;
 use crate::medium::read_at::ReadAt;
-
-/// Bytes that are read at once.
-pub const CHUNK: usize = 256 << 10;
 
 /// An archive that is open for reading.
 pub struct Archive {
@@ -151,21 +149,8 @@ impl Archive {
             let chunks = chunks.map_err(move |e| Error::io(&at, e));
             return Ok(VerifyingReader::new(descriptor, name, Box::pin(chunks)).into_reader());
         }
-        let state = (at.offset, at.size);
-        let chunks = futures_util::stream::try_unfold(state, move |(offset, left)| {
-            let (file, name) = (file.clone(), name.clone());
-            async move {
-                if left == 0 {
-                    return Ok(None);
-                }
-                let length = left.min(CHUNK as u64) as usize;
-                let mut chunk = vec![0; length];
-                // The page cache gives a chunk in less time than a hand-over to another thread takes.
-                file.read_exact_at(&mut chunk, offset).map_err(|e| Error::io(&name, e))?;
-                Ok(Some((Bytes::from(chunk), (offset + length as u64, left - length as u64))))
-            }
-        });
-        Ok(VerifyingReader::new(descriptor, self.name.clone(), Box::pin(chunks)).into_reader())
+        let chunks = chunks(file, at.offset..at.offset.saturating_add(at.size), name.clone());
+        Ok(VerifyingReader::new(descriptor, name, chunks).into_reader())
     }
 
     fn gone(&self, digest: &Digest) -> Error {

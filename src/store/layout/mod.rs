@@ -9,25 +9,24 @@ mod partial;
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Once};
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use serde::Deserialize;
 use tempfile::NamedTempFile;
 
+use super::reader::chunks;
 use super::{BlobReader, BlobSource, Error, Name, Pushed, Result, Store, VerifyingReader};
 use crate::image::manifest::{MAX_MANIFEST_BYTES, sniff_media_type};
 use crate::image::{Algorithm, Descriptor, Digest, Manifest, media_type};
 use index::{Entry, Index};
 use partial::Partial;
 
-/// Bytes that a reader asks of a file at once.
-const CHUNK: usize = 256 << 10;
 const LAYOUT_FILE: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// Referrers by subject, as of one state of `index.json`.
@@ -271,21 +270,8 @@ impl Store for Layout {
                 actual: length,
             });
         }
-        let chunks = futures_util::stream::try_unfold((file, path), |(mut file, path)| async move {
-            let mut chunk = BytesMut::zeroed(CHUNK);
-            let mut filled = 0;
-            while filled < CHUNK {
-                match file.read(&mut chunk[filled..]) {
-                    Ok(0) => break,
-                    Ok(n) => filled += n,
-                    Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                    Err(e) => return Err(Error::io(path.display(), e)),
-                }
-            }
-            chunk.truncate(filled);
-            Ok((filled > 0).then(|| (chunk.freeze(), (file, path))))
-        });
-        Ok(VerifyingReader::new(descriptor, self.describe(), Box::pin(chunks)).into_reader())
+        let chunks = chunks(Arc::new(file), 0..length, path.display().to_string());
+        Ok(VerifyingReader::new(descriptor, self.describe(), chunks).into_reader())
     }
 
     async fn push_blob(&self, descriptor: &Descriptor, source: &dyn BlobSource, _: Option<&str>) -> Result<Pushed> {

@@ -43,7 +43,6 @@ impl Repository {
             Some(route) => self.client.hosts.of(route.base()).admit(Lane::Write).await,
             None => None,
         };
-        let note = route.and_then(|route| self.client.unfinished.note(route, descriptor));
         let mut push = Push {
             repository: self,
             descriptor,
@@ -53,7 +52,7 @@ impl Repository {
                 Some(from) if from != self.repository => Scopes::push(&self.repository).and_pull(from),
                 _ => Scopes::push(&self.repository),
             },
-            note,
+            note: None,
             goes_on: false,
         };
         let mount = mount_from.filter(|from| *from != self.repository);
@@ -79,7 +78,7 @@ struct Push<'a> {
     source: &'a dyn BlobSource,
     what: String,
     scopes: Scopes,
-    /// Where the upload is, for the next run.
+    /// Where the upload is, for the next run; taken when bytes are about to move.
     note: Option<Note>,
     /// The start was sent by an earlier run: only the registry knows whether it was right.
     goes_on: bool,
@@ -113,7 +112,10 @@ impl Push<'_> {
             None => None,
         };
         let left = match route {
-            Some(route) => self.left(route).await,
+            Some(route) => {
+                self.note = self.repository.client.unfinished.note(route, self.descriptor);
+                self.left(route).await
+            }
             None => None,
         };
         let (session, offset) = match (left, opened) {
