@@ -82,7 +82,7 @@ impl Terminal {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code();
             }
-            assert!(begun.elapsed() < Duration::from_secs(4), "still there: {:?}", self.text());
+            assert!(begun.elapsed() < Duration::from_secs(10), "still there: {:?}", self.text());
             std::thread::sleep(Duration::from_millis(10));
         }
     }
