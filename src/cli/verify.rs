@@ -25,7 +25,8 @@ const SHOWN: usize = 50;
 /// A volume of an archive (sync-45.tar.003) is compared with the listing alone, and the others need not be there; the
 /// listing, or a pattern in quotes, stands for the whole archive.
 ///
-/// A file that is neither compressed nor a pipe is read by all processors at once.
+/// A file that is neither compressed nor a pipe is read by all processors at once. An image of a registry is read as by
+/// any command, from its mirrors too, where the configuration names some; --against asks the registry itself.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
