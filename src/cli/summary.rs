@@ -43,6 +43,9 @@ impl Summary {
 
     /// What would be put in place, and what is.
     pub fn plan(&mut self, plan: &Plan) {
+        if plan.planned().is_empty() && plan.skipped().is_empty() {
+            return;
+        }
         let located = plan.planned().iter().any(|planned| planned.offset.is_some());
         let offset = |at: String| if located { format!("{at:>15} ") } else { String::new() };
         self.line(format!("{}{:>15}  digest", offset("offset".into()), "size"));

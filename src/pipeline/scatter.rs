@@ -43,15 +43,19 @@ impl Options {
         copy::Options { recursive, foreign_layers, dry_run }
     }
 
-    /// The images that subset and selectors leave.
+    /// The images that subset and selectors leave. A choice that leaves nothing of what is there is refused.
     pub(super) fn select(&self, children: Vec<Descriptor>) -> Result<Vec<Descriptor>> {
         let subset: Option<HashSet<&str>> = self.subset.as_ref().map(|s| s.iter().map(|s| s.text.as_str()).collect());
-        let mut chosen = Vec::new();
+        if subset.as_ref().is_some_and(HashSet::is_empty) {
+            return Err(Error::Refused("the list of the subset names no image: write one a line".into()));
+        }
+        let (mut chosen, mut looked_at) = (Vec::new(), false);
         for child in children {
             let source = child.annotation(annotation::SOURCE).unwrap_or_default();
             if subset.as_ref().is_some_and(|subset| !subset.contains(source)) {
                 continue;
             }
+            looked_at = true;
             if !self.selectors.is_empty() {
                 let labels = labels_of(&child).map_err(|e| Error::Refused(e.to_string()))?;
                 if !matches_any(&self.selectors, &labels) {
@@ -59,6 +63,9 @@ impl Options {
                 }
             }
             chosen.push(child);
+        }
+        if chosen.is_empty() && looked_at {
+            return Err(Error::Refused("no image has labels that the selectors ask for".into()));
         }
         Ok(chosen)
     }

@@ -201,6 +201,27 @@ fn a_list_that_names_no_image_replaces_nothing() {
 }
 
 #[test]
+fn a_choice_that_leaves_no_image_is_no_success() {
+    let small = Small::image();
+    fs::write(small.path("sources.list"), "oci:low:v1, team=red\n").unwrap();
+    fs::write(small.path("empty.list"), "# nothing\n").unwrap();
+    succeeds(small.home(), &["gather", "sources.list", "oci:low:sync"]);
+    succeeds(small.home(), &["serialize", "oci:low:sync", "sync.tar"]);
+    let archive = fs::read(small.path("sync.tar")).unwrap();
+    for (choice, words) in [
+        (["-l", "team=blue"], ["no image has labels that the selectors ask for"]),
+        (["--subset", "empty.list"], ["the list of the subset names no image"]),
+    ] {
+        for (verb, source, input) in
+            [("scatter", "oci:low:sync", None), ("unarchive", "sync.tar", None), ("unarchive", "-", Some(&archive[..]))]
+        {
+            let arguments = [&[verb, source, "nest=oci:high"], &choice[..]].concat();
+            fails(small.home(), &arguments, input, 1, "", &words);
+        }
+    }
+}
+
+#[test]
 fn a_ledger_is_never_the_archive_itself() {
     let small = Small::image();
     for ledger in ["sync.tar", "./sync.tar", "sync.tar.partial"] {
