@@ -22,6 +22,8 @@ pub const SERIALIZATION_VERSION: &str = "vnd.act3-ace.data.serialization.version
 pub const FOR_REFERRERS: &str = "vnd.airgap-mirror.for-referrers";
 /// Offset after an entry, in a checkpoint line.
 pub const OFFSET: &str = "vnd.act3-ace.data.offset";
+/// On which tape an entry ends, in a checkpoint line: `1:0-39118` is tape 1, from position 0 to 39118.
+pub const TAPE: &str = "vnd.airgap-mirror.tape";
 
 /// The version that `mirror` writes under [`VERSION`]. It changes with the format, not with the
 /// program, so that an upgrade of the program changes no digest.

@@ -50,6 +50,9 @@ pub trait Watcher: Send {
     /// So many bytes of the archive are out, and make so many bytes of the medium; `sync` brings them to the disk,
     /// if it is one. `last`: that was all.
     fn reached(&mut self, archive: u64, medium: u64, sync: &dyn Fn() -> io::Result<()>, last: bool) -> io::Result<()>;
+
+    /// A medium of blocks was finished, of which the first `before` bytes were written earlier.
+    fn finished(&mut self, _medium: &Finished, _before: u64) {}
 }
 
 /// What becomes of the bytes on their way.
@@ -219,11 +222,12 @@ fn run(
             let out = Behind { out: BlockBuffer::start(open()?, buffering)?, there: tail };
             // What the buffer took is not on the medium before the end.
             let (out, bytes, archive) = write_all(blocks, out, compression, level, |_, _| Ok(()))?;
-            let medium = Some(out.passed()?.finish()?);
+            let medium = out.passed()?.finish()?;
             if let Some(watcher) = &mut watcher {
+                watcher.finished(&medium.0, on_medium);
                 watcher.reached(before + archive, on_medium + bytes, &|| Ok(()), true)?;
             }
-            return Ok(Written { bytes, medium });
+            return Ok(Written { bytes, medium: Some(medium) });
         }
     };
     // Nobody may be waiting for it.

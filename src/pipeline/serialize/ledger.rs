@@ -5,14 +5,17 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::archive::checkpoint;
 use crate::archive::plan::Plan;
 use crate::archive::tar;
-use crate::image::Descriptor;
+use crate::image::{Descriptor, annotation};
+use crate::medium::block_buffer::Finished;
 use crate::medium::ordered::Watcher;
+use crate::medium::tape::writer::TapeUsed;
 
 /// How often lines are written, each time after the medium was synchronised.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -25,6 +28,8 @@ pub struct Ledger {
     /// What was written, with the length of the medium then.
     ready: Vec<(u64, Descriptor)>,
     compressed: bool,
+    /// Tapes that were written: which bytes of the medium each has, and what a line says of it.
+    tapes: Vec<(Range<u64>, String)>,
     /// When lines were written last.
     written: Option<Instant>,
 }
@@ -36,7 +41,8 @@ impl Ledger {
             entry.offset + entry.header().len() as u64 + tar::padded(entry.size()).unwrap_or_default()
         };
         let waiting = plan.entries.iter().filter_map(|e| Some((end(e), e.descriptor.clone()?))).collect();
-        Ok(Ledger { out: File::create(path)?, waiting, ready: Vec::new(), compressed, written: None })
+        let out = File::create(path)?;
+        Ok(Ledger { out, waiting, ready: Vec::new(), compressed, tapes: Vec::new(), written: None })
     }
 }
 
@@ -54,7 +60,10 @@ impl Watcher for Ledger {
         }
         sync()?;
         let mut lines = Vec::new();
-        for (offset, descriptor) in self.ready.drain(..) {
+        for (offset, mut descriptor) in self.ready.drain(..) {
+            if let Some((_, tape)) = self.tapes.iter().find(|(there, _)| there.start < offset && offset <= there.end) {
+                descriptor.annotations.insert(annotation::TAPE.into(), tape.clone());
+            }
             lines.extend(checkpoint::line(&descriptor, offset)?);
         }
         self.out.write_all(&lines)?;
@@ -63,5 +72,15 @@ impl Watcher for Ledger {
         }
         self.written = Some(Instant::now());
         Ok(())
+    }
+
+    fn finished(&mut self, medium: &Finished, before: u64) {
+        let Finished::Tapes(tapes) = medium else { return };
+        let mut start = before;
+        for TapeUsed { volume, position_before, position_after, bytes, .. } in tapes {
+            let there = start..start + bytes;
+            start = there.end;
+            self.tapes.push((there, format!("{volume}:{position_before}-{position_after}")));
+        }
     }
 }
