@@ -32,7 +32,7 @@ pub struct Args {
     #[arg(value_name = "SOURCES", value_hint = clap::ValueHint::FilePath)]
     sources: String,
 
-    /// Archive to write: a file, or - for standard output
+    /// Archive to write: a file, a tape drive, s3://BUCKET/NAME, or - for standard output
     #[arg(value_name = "DEST", value_hint = clap::ValueHint::FilePath)]
     destination: String,
 

@@ -1,6 +1,7 @@
 //! Arguments that several commands share, checked where they come in: a bad one is a usage error that
 //! says why.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::image::descriptor::Annotations;
@@ -39,6 +40,16 @@ pub fn repository(text: &str) -> Result<ImageName, String> {
         }
         image => Ok(image),
     }
+}
+
+/// A directory of this machine.
+pub fn directory(text: &str) -> Result<PathBuf, String> {
+    if crate::medium::object::is_object(text) {
+        return Err(
+            "a directory on a disk is needed: single archives can be written to s3://BUCKET/NAME by serialize".into()
+        );
+    }
+    Ok(text.into())
 }
 
 /// The name of a file in a directory that is given apart.

@@ -23,7 +23,7 @@ Examples:
   mirror batch-deserialize sync reg.high/scatter --dry-run")]
 pub struct Args {
     /// Directory of the archives
-    #[arg(value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    #[arg(value_name = "DIR", value_parser = arguments::directory, value_hint = clap::ValueHint::DirPath)]
     directory: PathBuf,
 
     /// Where to: host/repo or oci:DIR, to which the names of the archives are added as tags

@@ -28,7 +28,7 @@ pub struct Args {
     list: String,
 
     /// Directory of the archives and their table; made if it is not there
-    #[arg(value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    #[arg(value_name = "DIR", value_parser = super::arguments::directory, value_hint = clap::ValueHint::DirPath)]
     directory: PathBuf,
 
     /// Name of the table in DIR

@@ -34,7 +34,8 @@ Examples:
   mirror diff sync-45.tar reg.high/scatter:sync-44
   mirror diff oci:low:sync-45 oci:high -o json")]
 pub struct Args {
-    /// What to compare: host/repo:tag, oci:DIR[:TAG], an archive, or - for an archive from standard input
+    /// What to compare: host/repo:tag, oci:DIR[:TAG], an archive, s3://BUCKET/NAME, or - for an archive from standard
+    /// input
     #[arg(value_name = "IMAGE", value_parser = arguments::location, value_hint = clap::ValueHint::FilePath)]
     image: Location,
 

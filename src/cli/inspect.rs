@@ -26,8 +26,8 @@ Examples:
   mirror inspect oci:low --output json | jq -r '.images[].digest'
   mirror inspect /dev/nst0")]
 pub struct Args {
-    /// What to look at: an archive, one of its volumes, a tape drive, - for standard input, oci:DIR[:TAG],
-    /// host/repo:tag
+    /// What to look at: an archive, one of its volumes, a tape drive, s3://BUCKET/NAME, - for standard input,
+    /// oci:DIR[:TAG], host/repo:tag
     #[arg(value_name = "SOURCE", value_parser = arguments::location, value_hint = clap::ValueHint::FilePath)]
     source: Location,
 

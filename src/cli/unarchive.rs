@@ -30,7 +30,8 @@ Examples:
   mirror unarchive sync-45.tar longest-prefix=dest.csv --subset urgent.list -r
   ssh low mirror archive sources.list - sync-45 | mirror unarchive - all-prefix=dest.csv")]
 pub struct Args {
-    /// Archive to read: a file, one of its volumes, a tape drive, or - for standard input
+    /// Archive to read: a file, one of its volumes, a tape drive, s3://BUCKET/NAME, or - for
+    /// standard input
     #[arg(value_name = "SOURCE", value_parser = arguments::location, value_hint = clap::ValueHint::FilePath)]
     source: Location,
 

@@ -38,7 +38,7 @@ Examples:
   mirror verify oci:high
   mirror verify reg.high/scatter:sync-45 --output json")]
 pub struct Args {
-    /// What to read: an archive, - for standard input, oci:DIR[:TAG], host/repo:tag
+    /// What to read: an archive, s3://BUCKET/NAME, - for standard input, oci:DIR[:TAG], host/repo:tag
     #[arg(value_name = "SOURCE", value_parser = arguments::location, value_hint = clap::ValueHint::FilePath)]
     source: Location,
 
