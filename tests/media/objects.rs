@@ -322,6 +322,20 @@ async fn where_etags_are_no_md5_sums_the_object_is_read_back() {
     store.mirror(&home, &["serialize", "oci:low:a", &altered]).says(0, &[]);
     is_whole(&store, "b.tar", &archive);
 
+    // The same where --verify finds it: nobody is to take it for the archive.
+    let (verified, mut other) = (store.url("d.tar"), archive.clone());
+    other[9_000_000] ^= 1;
+    let at = store.name();
+    store.set(move |r| {
+        if r.method == "PUT" && r.target.contains("commit.json") {
+            at.put("d.tar", &other);
+        }
+        Action::Pass
+    });
+    let found = ["read back, part 2 of 3 is altered", "it was removed", &verified];
+    store.mirror(&home, &["serialize", "oci:low:a", &verified, "--verify"]).says(1, &found);
+    assert!(store.object("d.tar").is_none() && store.object("d.tar.commit.json").is_none());
+
     // The parts were put together, and the answer was lost: reading back tells.
     let lost = store.url("c.tar");
     let mut completed = false;

@@ -130,6 +130,21 @@ impl Object {
         }
     }
 
+    /// Removes what the store holds in place of what was sent, so that nobody takes it for the archive, and tells.
+    async fn discard(&self, why: &io::Error) -> io::Error {
+        let removed = async {
+            self.remove_commit().await?;
+            self.store.delete(&self.path).await.map_err(|e| self.failed(e))
+        };
+        let state = match removed.await {
+            Ok(()) => "it was removed".to_owned(),
+            Err(e) => format!("it could not be removed ({e}): remove it"),
+        };
+        io::Error::other(format!(
+            "read back, {why}; {state}. Something between here and the store, or the store itself, alters what is sent"
+        ))
+    }
+
     /// An error in words, without what a server added that is not for a terminal.
     fn failed(&self, error: object_store::Error) -> io::Error {
         use object_store::Error::{NotFound, PermissionDenied, Precondition, Unauthenticated};

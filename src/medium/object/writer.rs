@@ -269,19 +269,11 @@ impl ObjectWriter {
         if is_gone { self.gone(&why) } else { why }
     }
 
-    /// What the store holds is not what was sent: it is removed, so that nobody takes it for the archive.
+    /// What the store holds is not what was sent: it goes away, and there is nothing to go on with.
     fn altered(&mut self, why: &io::Error) -> io::Error {
         self.parts.clear();
         self.kept.store(0, Relaxed);
-        let object = &self.object;
-        let removed = wait(&self.runtime, async { object.store.delete(&object.path).await });
-        let state = match removed {
-            Ok(()) => "it was removed".to_owned(),
-            Err(e) => format!("it could not be removed ({}): remove it", object.failed(e)),
-        };
-        io::Error::other(format!(
-            "read back, {why}; {state}. Something between here and the store, or the store itself, alters what is sent"
-        ))
+        wait(&self.runtime, self.object.discard(why))
     }
 
     /// Puts the parts together and looks at the outcome.

@@ -11,7 +11,7 @@ use super::read_back::compare;
 use super::there::Place;
 use crate::archive::follow::Standing;
 use crate::medium::identity::Identity;
-use crate::medium::object::reader::ObjectReader;
+use crate::medium::object::reader::{ObjectReader, withdraw};
 use crate::medium::object::writer::{self, Wanted};
 use crate::medium::writing::object;
 use crate::pipeline::copy::finished;
@@ -37,9 +37,13 @@ pub async fn begin(work: &Work<'_>, url: &str, archive: Identity, resumed: &mut 
     Ok(Begun { output: object(writer), from, watch: Some(watch) }.into())
 }
 
-/// Reads the object back.
+/// Reads the object back. An altered one is removed.
 pub async fn read_back(work: &Work<'_>, url: &str) -> io::Result<()> {
-    let opened = ObjectReader::open(url, &work.options.medium.objects).await?;
+    let access = &work.options.medium.objects;
+    let opened = ObjectReader::open(url, access).await?;
     let plan = work.plan.clone();
-    finished(tokio::task::spawn_blocking(move || compare(opened.in_order(), &plan)).await)
+    match finished(tokio::task::spawn_blocking(move || compare(opened.in_order(), &plan)).await) {
+        Ok(()) => Ok(()),
+        Err(e) => Err(withdraw(url, access, e).await),
+    }
 }
