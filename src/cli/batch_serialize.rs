@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::summary::{self, Summary, count};
-use super::writing::Method;
+use super::writing::Compressing;
 use super::{Exit, Failure, Session, size};
 use crate::pipeline::batch::serialize::{self, Options, Report, batch_serialize};
 use crate::pipeline::batch::{State, list, tracker};
@@ -51,9 +51,8 @@ pub struct Args {
     #[arg(long)]
     foreign_layers: bool,
 
-    /// Compress each archive; container layers are compressed already
-    #[arg(long, value_name = "METHOD", value_enum)]
-    compression: Option<Method>,
+    #[command(flatten)]
+    compressing: Compressing,
 
     /// Write manifest.json too, by which docker load finds the images; of several platforms it takes linux/amd64
     #[arg(long)]
@@ -69,7 +68,8 @@ pub async fn run(args: &Args, session: &Session) -> Result<Exit, Failure> {
             force: args.force,
             dry_run: args.dry_run,
             foreign_layers: args.foreign_layers,
-            compression: args.compression.map(Into::into),
+            compression: args.compressing.method(),
+            level: args.compressing.compression_level,
             manifest_json: args.manifest_json,
             resume: true,
             ..Default::default()

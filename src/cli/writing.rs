@@ -53,13 +53,8 @@ pub struct Writing {
     #[arg(long)]
     foreign_layers: bool,
 
-    /// Compress the whole archive; container layers are compressed already
-    #[arg(long, value_name = "METHOD", value_enum)]
-    compression: Option<Method>,
-
-    /// How hard to compress: 1 to 22 for zstd [default: 3], 1 to 9 for gzip [default: 6]
-    #[arg(long, value_name = "LEVEL", requires = "compression", value_parser = clap::value_parser!(i32).range(1..=22))]
-    compression_level: Option<i32>,
+    #[command(flatten)]
+    compressing: Compressing,
 
     /// Write manifest.json too, by which docker load finds the images; of several platforms it takes linux/amd64
     #[arg(long)]
@@ -88,8 +83,8 @@ impl Writing {
             force: self.force,
             dry_run: self.dry_run,
             foreign_layers: self.foreign_layers,
-            compression: self.compression.map(Into::into),
-            level: self.compression_level,
+            compression: self.compressing.method(),
+            level: self.compressing.compression_level,
             manifest_json: self.manifest_json,
             checkpoint: self.checkpoint.clone(),
             resume: self.resume,
@@ -219,9 +214,27 @@ fn parts(text: &str) -> Result<Parts, String> {
     if path.is_empty() { Ok(parts) } else { Err("write FILE:OFFSET, with the offset in bytes".into()) }
 }
 
+/// How an archive is compressed.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Compressing {
+    /// Compress the whole archive; container layers are compressed already
+    #[arg(long, value_name = "METHOD", value_enum)]
+    compression: Option<Method>,
+
+    /// How hard to compress: 1 to 22 for zstd [default: 3], 1 to 9 for gzip [default: 6]
+    #[arg(long, value_name = "LEVEL", requires = "compression", value_parser = clap::value_parser!(i32).range(1..=22))]
+    pub compression_level: Option<i32>,
+}
+
+impl Compressing {
+    pub fn method(&self) -> Option<Compression> {
+        self.compression.map(Into::into)
+    }
+}
+
 /// `--compression`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Method {
+enum Method {
     Zstd,
     Gzip,
 }

@@ -12,9 +12,8 @@ use super::copy::{self, Copier};
 use super::routes::Located;
 use super::sizes::{sum, unreadable};
 use super::sources::{resolve_all, select};
-use super::{Context, Error, Failure, Placed, Result, serialize};
+use super::{Context, Failure, Placed, Result, gather, serialize};
 use crate::image::descriptor::Annotations;
-use crate::image::gather_index::GatherIndex;
 use crate::image::{Descriptor, Platform, annotation};
 use crate::source::{Selector, Source};
 use crate::store::Store;
@@ -87,14 +86,9 @@ pub async fn archive(
         manifests.iter().for_each(|manifest| sources.keep_from(manifest.clone(), store.clone()));
     })
     .await?;
-    let index = GatherIndex {
-        roots: located.into_iter().map(|(_, root)| root).collect(),
-        size_total: report.size_total,
-        size_deduplicated: report.size_deduplicated,
-        annotations: options.annotations.clone(),
-        index_fallback: options.index_fallback,
-    };
-    let index = index.build().map_err(|e| Error::Refused(format!("the gather index cannot be written: {e}")))?;
+    let roots = located.into_iter().map(|(_, root)| root).collect();
+    let sizes = (report.size_total, report.size_deduplicated);
+    let index = gather::index(roots, sizes, &options.annotations, options.index_fallback)?;
     sources.keep(index.clone());
     let sources: Arc<dyn Store> = Arc::new(sources);
     let written =

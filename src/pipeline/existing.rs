@@ -6,10 +6,8 @@
 
 use std::collections::HashMap;
 
-use tokio::task::JoinSet;
-
-use super::copy::finished;
 use super::survey::{Problem, survey};
+use super::together::together;
 use super::{Context, Error, Result};
 use crate::archive::reader::Ending;
 use crate::image::{Digest, ImageName};
@@ -69,18 +67,12 @@ impl Existing {
 
 /// All digests that the locations hold. Fails for one that cannot be read; what merely is not there is not held.
 pub async fn digests(cx: &Context, locations: &[Location]) -> Result<Existing> {
-    let mut reading = JoinSet::new();
-    for (at, location) in locations.iter().cloned().enumerate() {
+    let reading = locations.iter().cloned().map(|location| {
         let cx = cx.clone();
-        reading.spawn(async move { (at, location.to_string(), held_by(&cx, &location).await) });
-    }
-    let mut all = Vec::new();
-    while let Some(read) = reading.join_next().await {
-        all.push(finished(read));
-    }
-    all.sort_by_key(|(at, ..)| *at);
+        async move { (location.to_string(), held_by(&cx, &location).await) }
+    });
     let mut existing = Existing::default();
-    for (_, place, held) in all {
+    for (place, held) in together(reading).await {
         let held = held.map_err(|e| match e {
             Error::Store(source) => Error::Image { image: place.clone(), source },
             other => other,

@@ -7,11 +7,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::Serialize;
-use tokio::task::JoinSet;
 
-use super::copy::{self, Copier, Job, Plan, finished};
+use super::copy::{self, Copier, Job, Plan};
 use super::sizes::sum;
 use super::sources::{Resolved, nothing_for, resolve, select};
+use super::together::together;
 use super::{Context, Error, Failure, LeftOut, Moved, Placed, Result};
 use crate::image::descriptor::Annotations;
 use crate::image::gather_index::GatherIndex;
@@ -81,20 +81,11 @@ pub async fn gather(cx: &Context, sources: &[Source], destination: &ImageName, o
     let before = Before::read(&to, &tag, options).await?;
     cx.progress.begin(if options.dry_run { "resolving" } else { "gathering" });
 
-    let mut tasks = JoinSet::new();
-    for (at, source) in wanted.iter().cloned().enumerate() {
+    let taking = wanted.iter().cloned().map(|source| {
         let (copier, to, options, before) = (copier.clone(), to.clone(), options.clone(), before.clone());
-        tasks.spawn(async move {
-            let line = source.line;
-            let taken = take(&copier, &to, &source, &options, &before).await;
-            (at, taken.map_err(|e| Failure::new(source.text, Some(line), &e)))
-        });
-    }
-    let mut outcomes = Vec::new();
-    while let Some(result) = tasks.join_next().await {
-        outcomes.push(finished(result));
-    }
-    outcomes.sort_by_key(|(at, _)| *at);
+        async move { take(&copier, &to, &source, &options, &before).await }
+    });
+    let outcomes = together(taking).await;
 
     let mut report = Report {
         reference: destination.to_string(),
@@ -109,8 +100,7 @@ pub async fn gather(cx: &Context, sources: &[Source], destination: &ImageName, o
         failures: Vec::new(),
     };
     let mut all = Vec::new();
-    for (at, outcome) in outcomes {
-        let text = &wanted[at].text;
+    for (Source { text, line, .. }, outcome) in wanted.iter().zip(outcomes) {
         match outcome {
             Ok(taken) => {
                 if taken.roots.is_empty() {
@@ -119,7 +109,7 @@ pub async fn gather(cx: &Context, sources: &[Source], destination: &ImageName, o
                 report.images.extend(taken.roots.iter().map(|root| Placed::new(text, root, Vec::new())));
                 all.extend(taken.roots.into_iter().map(|root| (taken.store.clone(), root)));
             }
-            Err(failure) => report.failures.push(failure),
+            Err(e) => report.failures.push(Failure::new(text.clone(), Some(*line), &e)),
         }
     }
     let give_up = !report.failures.is_empty() && (!options.allow_missing || all.is_empty());
@@ -179,14 +169,8 @@ async fn finish(
         Some(sizes) => sizes,
         None => sum(copier, &all, |_, _| {}).await?,
     };
-    let index = GatherIndex {
-        roots,
-        size_total: report.size_total,
-        size_deduplicated: report.size_deduplicated,
-        annotations: options.annotations.clone(),
-        index_fallback: options.index_fallback,
-    };
-    let index = index.build().map_err(|e| Error::Refused(format!("the gather index cannot be written: {e}")))?;
+    let sizes = (report.size_total, report.size_deduplicated);
+    let index = index(roots, sizes, &options.annotations, options.index_fallback)?;
     report.digest = Some(index.digest());
     report.tagged = !options.dry_run;
     if before.digest == Some(index.digest()) {
@@ -205,6 +189,18 @@ async fn finish(
         other => other,
     }
     .map_err(|e| explain(e, &all, options))
+}
+
+/// The index that names these images; `sizes` of all their content, in total and with each digest counted once.
+pub fn index(
+    roots: Vec<Descriptor>,
+    (size_total, size_deduplicated): (u64, u64),
+    annotations: &Annotations,
+    index_fallback: bool,
+) -> Result<Manifest> {
+    let annotations = annotations.clone();
+    let index = GatherIndex { roots, size_total, size_deduplicated, annotations, index_fallback };
+    index.build().map_err(|e| Error::Refused(format!("the gather index cannot be written: {e}")))
 }
 
 /// A registry that refuses an index of indexes says so in any words it likes.

@@ -23,6 +23,7 @@ mod sizes;
 mod sources;
 pub mod survey;
 pub mod tape;
+mod together;
 pub mod unarchive;
 pub mod verify;
 pub mod walk;

@@ -4,9 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::task::JoinSet;
-
-use super::copy::{Copier, Job, finished};
+use super::copy::{Copier, Job};
+use super::together::together;
 use super::{Error, Failure, Placed, Result};
 use crate::image::{Descriptor, ImageName, annotation};
 use crate::mapping::Mapper;
@@ -142,19 +141,16 @@ impl Routes {
 
     /// Copies everything at once; tells what arrived and what failed in the order of the images.
     pub async fn send(self, copier: &Copier) -> Sent {
-        let mut tasks = JoinSet::new();
-        for (at, route) in self.routes.iter().enumerate() {
-            for (nth, destination) in route.destinations.iter().enumerate() {
-                let (copier, from, destination) = (copier.clone(), route.from.clone(), destination.clone());
-                let (root, image) = (route.image.clone(), route.source.clone());
-                tasks.spawn(async move { (at, nth, send_one(&copier, from, root, image, &destination).await) });
-            }
-        }
-        let mut outcomes = Vec::new();
-        while let Some(result) = tasks.join_next().await {
-            outcomes.push(finished(result));
-        }
-        outcomes.sort_by_key(|(at, nth, _)| (*at, *nth));
+        let each = |route: &Route| 0..route.destinations.len();
+        let all: Vec<_> =
+            (0..).zip(&self.routes).flat_map(|(at, route)| each(route).map(move |nth| (at, nth))).collect();
+        let sending = all.into_iter().map(|(at, nth)| {
+            let route = &self.routes[at];
+            let (copier, from, destination) = (copier.clone(), route.from.clone(), route.destinations[nth].clone());
+            let (root, image) = (route.image.clone(), route.source.clone());
+            async move { (at, nth, send_one(&copier, from, root, image, &destination).await) }
+        });
+        let outcomes = together(sending).await;
         let mut sent = Sent { images: self.placed(), failures: Vec::new() };
         sent.images.iter_mut().for_each(|image| image.destinations.clear());
         for (at, nth, outcome) in outcomes {

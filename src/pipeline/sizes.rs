@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use super::copy::{Copier, finished};
 use super::routes::Located;
+use super::together::together;
 use super::walk::MAX_DEPTH;
 use super::{Error, Result};
 use crate::image::{Descriptor, Digest, Manifest, annotation};
@@ -41,18 +42,12 @@ pub async fn sum(
 
 /// Which of the images cannot be read whole: their places in the list, and why. What was read is not read again.
 pub async fn unreadable(copier: &Copier, images: &[Located]) -> Vec<(usize, store::Error)> {
-    let mut tasks = JoinSet::new();
-    for (at, Located { store, image, .. }) in images.iter().enumerate() {
+    let reading = images.iter().map(|Located { store, image, .. }| {
         let (copier, store, image) = (copier.clone(), store.clone(), image.clone());
-        tasks.spawn(async move { (at, read_below(&copier, &store, &image).await) });
-    }
-    let mut problems = Vec::new();
-    while let Some(result) = tasks.join_next().await {
-        let (at, read) = finished(result);
-        problems.extend(read.err().map(|e| (at, e)));
-    }
-    problems.sort_by_key(|(at, _)| *at);
-    problems
+        async move { read_below(&copier, &store, &image).await.err() }
+    });
+    let problems = together(reading).await.into_iter().enumerate();
+    problems.filter_map(|(at, problem)| Some((at, problem?))).collect()
 }
 
 /// Every manifest below `root`, itself included, each once; those that the run has had cost nothing.

@@ -4,11 +4,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio::task::JoinSet;
-
-use super::copy::{Copier, finished};
+use super::copy::Copier;
 use super::platforms::choose;
 use super::routes::Located;
+use super::together::together;
 use super::{Error, Failure, LeftOut, Result};
 use crate::image::descriptor::Annotations;
 use crate::image::{Descriptor, Platform, gather_index};
@@ -67,19 +66,12 @@ pub async fn resolve(copier: &Copier, source: &Source, platforms: &[Platform], k
 
 /// Resolves all sources at once. One that cannot be had hides no other.
 pub async fn resolve_all(copier: &Copier, sources: &[Source], platforms: &[Platform]) -> All {
-    let mut tasks = JoinSet::new();
-    for (at, source) in sources.iter().cloned().enumerate() {
+    let resolving = sources.iter().cloned().map(|source| {
         let (copier, platforms) = (copier.clone(), platforms.to_vec());
-        tasks.spawn(async move { (at, resolve(&copier, &source, &platforms, false).await) });
-    }
-    let mut outcomes = Vec::new();
-    while let Some(result) = tasks.join_next().await {
-        outcomes.push(finished(result));
-    }
-    outcomes.sort_by_key(|(at, _)| *at);
+        async move { resolve(&copier, &source, &platforms, false).await }
+    });
     let mut all = All::default();
-    for (at, outcome) in outcomes {
-        let Source { text, line, .. } = &sources[at];
+    for (Source { text, line, .. }, outcome) in sources.iter().zip(together(resolving).await) {
         match outcome {
             Ok(resolved) => {
                 if resolved.roots.is_empty() {

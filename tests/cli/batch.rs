@@ -186,6 +186,24 @@ fn what_names_share_travels_once() {
 }
 
 #[test]
+fn archives_are_compressed_as_hard_as_was_asked() {
+    let low = Low::new();
+    let mut sizes = Vec::new();
+    for level in ["1", "9"] {
+        let report = low.write("first", &["--compression", "gzip", "--compression-level", level], 0);
+        sizes.push(report["archives"][0]["bytes"].as_u64().unwrap());
+        low.read(&[], 0);
+        std::fs::remove_dir_all(low.sync("")).unwrap();
+    }
+    assert!(sizes[0] > sizes[1], "{sizes:?}");
+    let list = fixture("batch/first.csv");
+    let gzip = ["--compression", "gzip", "--compression-level", "10"];
+    let refused = mirror(low.home()).arg("batch-serialize").arg(list).arg("sync").args(gzip).output().unwrap();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("gzip has no level 10"));
+    assert!(!low.sync("").exists());
+}
+
+#[test]
 fn a_list_for_docker_is_in_each_archive_that_is_to_have_one() {
     let low = Low::new();
     low.write("first", &["--manifest-json"], 0);

@@ -64,6 +64,7 @@ pub struct Entry {
 
 /// Writes what changed of `rows` into `directory`, in their order.
 pub async fn batch_serialize(cx: &Context, rows: &[Row], directory: &Path, options: &Options) -> Result<Report> {
+    serialize::check_level(&options.archive)?;
     let dry_run = options.archive.dry_run;
     if !dry_run {
         let failed = |source| Error::Io { path: directory.display().to_string(), source };

@@ -4,15 +4,14 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use tokio::task::JoinSet;
-
 use super::Arrived;
 use super::roots;
 use super::stream::{Landing, ReadOnly};
 use crate::archive::reader::Ending;
 use crate::image::{Descriptor, Digest};
-use crate::pipeline::copy::{Copier, Job, Shared, Way, finished};
+use crate::pipeline::copy::{Copier, Job, Shared, Way};
 use crate::pipeline::survey::{Survey, survey};
+use crate::pipeline::together::together;
 use crate::pipeline::{Context, Error, LeftOut, Result};
 use crate::store::{Name, Opened, Roots, StoredBlob};
 
@@ -121,7 +120,7 @@ impl Promise {
         land(&way, foreign).await?;
         let below: HashSet<Digest> = self.survey.below(&self.root.digest).into_iter().collect();
         let others = self.manifests.values().filter(|(d, tag)| !below.contains(&d.digest) || tag.is_some());
-        together(others.map(|(d, tag)| way.clone().manifest(d.clone(), tag.clone()))).await?;
+        all_land(others.map(|(d, tag)| way.clone().manifest(d.clone(), tag.clone()))).await?;
         let job = Job {
             source: arrived.source.clone(),
             root: self.root.clone(),
@@ -148,7 +147,7 @@ impl Promise {
         let way = arrived.way(copier);
         let broken = self.broken();
         let whole = self.manifests.values().filter(|(d, _)| !broken.contains(&d.digest));
-        together(whole.map(|(d, _)| way.clone().manifest(d.clone(), None))).await?;
+        all_land(whole.map(|(d, _)| way.clone().manifest(d.clone(), None))).await?;
         let waiting = self.manifests.values().filter(|(d, _)| broken.contains(&d.digest)).map(|(d, _)| d);
         let blobs: Vec<Descriptor> = self.blobs.iter().chain(waiting).cloned().collect();
         land(&way, blobs).await
@@ -187,7 +186,7 @@ impl Promise {
         cx.progress.begin("verifying");
         let blobs: Vec<_> = self.blobs.iter().filter(|b| arrived.has(&b.digest)).cloned().collect();
         for some in blobs.chunks(cx.jobs()) {
-            together(some.iter().cloned().map(|descriptor| {
+            all_land(some.iter().cloned().map(|descriptor| {
                 let (reading, store) = (reading.clone(), arrived.source.clone());
                 async move {
                     let bytes = StoredBlob { store, descriptor: descriptor.clone() };
@@ -256,21 +255,13 @@ fn named(digests: &BTreeSet<Digest>) -> String {
 
 async fn land(way: &Way, blobs: Vec<Descriptor>) -> Result<()> {
     let landing = |blob: Descriptor, way: Way| async move { way.blob(&blob).await };
-    together(blobs.into_iter().map(|blob| landing(blob, way.clone()))).await
+    all_land(blobs.into_iter().map(|blob| landing(blob, way.clone()))).await
 }
 
 /// Runs all to their ends, then gives the first failure.
-async fn together<F>(all: impl Iterator<Item = F>) -> Result<()>
+async fn all_land<F>(all: impl Iterator<Item = F>) -> Result<()>
 where
     F: Future<Output = std::result::Result<(), Shared>> + Send + 'static,
 {
-    let mut tasks = JoinSet::new();
-    all.for_each(|one| {
-        tasks.spawn(one);
-    });
-    let mut outcome = Ok(());
-    while let Some(done) = tasks.join_next().await {
-        outcome = outcome.and(finished(done));
-    }
-    outcome.map_err(Error::Shared)
+    together(all).await.into_iter().collect::<std::result::Result<(), Shared>>().map_err(Error::Shared)
 }

@@ -34,18 +34,24 @@ pub async fn check(destination: &str, options: &Options) -> Result<()> {
         }
         _ => {}
     }
-    if let (Some(compression), Some(level)) = (options.compression, options.level)
-        && !compression.levels().contains(&level)
-    {
-        let (first, last) = (compression.levels().start().to_owned(), compression.levels().end().to_owned());
-        return Err(Error::Refused(format!("{compression} has no level {level}: it has {first} to {last}")));
-    }
+    check_level(options)?;
     let same = |part: &&checkpoint::Part| Some(&part.file) == options.checkpoint.as_ref();
     if let Some(part) = options.earlier.iter().find(same) {
         return Err(Error::Refused(format!(
             "{} tells of the earlier part and would be replaced: name another file for --checkpoint",
             part.file.display()
         )));
+    }
+    Ok(())
+}
+
+/// Refuses a level that the method does not have.
+pub fn check_level(options: &Options) -> Result<()> {
+    if let (Some(compression), Some(level)) = (options.compression, options.level)
+        && !compression.levels().contains(&level)
+    {
+        let (first, last) = (compression.levels().start().to_owned(), compression.levels().end().to_owned());
+        return Err(Error::Refused(format!("{compression} has no level {level}: it has {first} to {last}")));
     }
     Ok(())
 }
