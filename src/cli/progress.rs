@@ -6,6 +6,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle as BarStyle};
 use tokio::task::JoinHandle;
 
@@ -61,8 +62,13 @@ impl Drop for Shown {
     }
 }
 
+/// What there is of a line for the bar itself.
+const BAR: &str = "{prefix} {bar:16} {wide_msg}";
+/// Columns of it that are taken besides the prefix and the message.
+const TAKEN: usize = 18;
+
 async fn draw_bar(progress: Arc<Progress>, bar: ProgressBar) {
-    if let Ok(style) = BarStyle::with_template("{prefix} {bar:16} {wide_msg}") {
+    if let Ok(style) = BarStyle::with_template(BAR) {
         bar.set_style(style.progress_chars("━╸ "));
     }
     let mut pace = Pace::default();
@@ -74,7 +80,9 @@ async fn draw_bar(progress: Arc<Progress>, bar: ProgressBar) {
             bar.set_length(total.max(1));
             bar.set_position(done.min(total));
             bar.set_prefix(now.phase.clone());
-            bar.set_message(describe(&now, &pace));
+            let columns = usize::from(Term::stderr().size().1);
+            let room = columns.saturating_sub(TAKEN + now.phase.chars().count());
+            bar.set_message(fitting(parts(&now, &pace), room));
             bar.tick();
         }
         tokio::time::sleep(LOOK).await;
@@ -149,9 +157,21 @@ fn share(now: &Snapshot) -> (u64, u64) {
     if now.bytes_total > 0 { (now.bytes_done, now.bytes_total) } else { (now.items_done, now.items_total) }
 }
 
-/// One line, what is wanted most first, since a narrow terminal cuts its end:
-/// `35 %, 0:21 left, 1.2 GiB of 3.4 GiB, 110 MiB/s, 12 of 40 items`.
+/// One line: `35 %, 0:21 left, 1.2 GiB of 3.4 GiB, 110 MiB/s, 12 of 40 items`.
 fn describe(now: &Snapshot, pace: &Pace) -> String {
+    parts(now, pace).join(", ")
+}
+
+/// As many of them as there is room for, but one at least.
+fn fitting(mut parts: Vec<String>, room: usize) -> String {
+    while parts.len() > 1 && parts.join(", ").chars().count() > room {
+        parts.pop();
+    }
+    parts.join(", ")
+}
+
+/// What there is to tell, what is wanted most first.
+fn parts(now: &Snapshot, pace: &Pace) -> Vec<String> {
     let rate = pace.bytes_per_second();
     let left = now.bytes_total.saturating_sub(now.bytes_done);
     let mut parts = Vec::new();
@@ -175,7 +195,7 @@ fn describe(now: &Snapshot, pace: &Pace) -> String {
         (done, 0) => parts.push(format!("{done} items")),
         (done, total) => parts.push(format!("{done} of {total} items")),
     }
-    parts.join(", ")
+    parts
 }
 
 /// `0:07`, `12:30`, `3:00:00`.
@@ -243,6 +263,15 @@ mod tests {
         pace.look(start + Duration::from_secs(3), &now);
         assert_eq!(pace.bytes_per_second(), 0.0);
         assert_eq!(clock(3 * 3600 + 61), "3:01:01");
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_whole_words() {
+        let parts = || ["35 %", "0:21 left", "12 of 40 items"].map(str::to_owned).to_vec();
+        assert_eq!(fitting(parts(), 31), "35 %, 0:21 left, 12 of 40 items");
+        assert_eq!(fitting(parts(), 30), "35 %, 0:21 left");
+        assert_eq!(fitting(parts(), 3), "35 %");
+        assert_eq!(fitting(Vec::new(), 0), "");
     }
 
     #[test]
