@@ -312,7 +312,11 @@ impl Drive {
         if self.write_once == Some(true) {
             return Err(refused(WORM));
         }
-        self.operate(Operation::Erase, 0, "erasing")
+        let unknown = self.write_once.is_none();
+        self.operate(Operation::Erase, 0, "erasing").map_err(|e| match unknown {
+            true => refused(&format!("{e}; a WORM cartridge cannot be erased either")),
+            false => e,
+        })
     }
 
     /// Makes room for what is to be written here. `false`: nothing can be written over on this tape, and it stands at the

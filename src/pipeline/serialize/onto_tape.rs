@@ -31,7 +31,14 @@ pub async fn begin(work: &Work<'_>, drive: &Path, archive: Identity, resumed: &m
         let (drive, plan) = (drive.to_owned(), Plan::clone(plan));
         let (archive, operator) = (archive.clone(), medium.operator.clone());
         let (how, overwrite) = (work.compression(), options.force);
-        let look = move || on_tape::find(&drive, &plan, how, &archive, &operator, overwrite);
+        let left = medium.tape;
+        let look = move || {
+            let there = on_tape::find(&drive, &plan, how, &archive, &operator, overwrite)?;
+            if there.complete {
+                leave(&drive, left)?;
+            }
+            Ok::<_, io::Error>(there)
+        };
         let there = finished(tokio::task::spawn_blocking(look).await)?;
         *resumed = there.from.standing.offset;
         if there.complete {
@@ -67,17 +74,22 @@ pub async fn read_back(work: &Work<'_>, drive: &Path, archive: Identity, tapes: 
         } else {
             compare(reader(&path, first, operator)?, &plan)?;
         }
-        if medium.tape.eject {
-            return Drive::open(&path, Access::Read)?.eject();
-        }
-        if medium.tape.rewind {
-            let mut drive = Drive::open(&path, Access::Read)?;
-            drive.rewind()?;
-            drive.close()?;
-        }
-        Ok(())
+        leave(&path, medium.tape)
     };
     finished(tokio::task::spawn_blocking(read).await)
+}
+
+/// Leaves the tape as it was to be left.
+fn leave(drive: &Path, options: Options) -> io::Result<()> {
+    if options.eject {
+        return Drive::open(drive, Access::Read)?.eject();
+    }
+    if options.rewind {
+        let mut drive = Drive::open(drive, Access::Read)?;
+        drive.rewind()?;
+        drive.close()?;
+    }
+    Ok(())
 }
 
 /// The tapes of an archive, from where it begins on the first, which is in the drive.
