@@ -93,6 +93,10 @@ fn every_command_that_writes_to_a_registry_says_beforehand_what_it_does() {
         let digest = airgap_mirror::image::Digest::sha256(&archive[start..start + size]);
         assert_eq!(entry["digest"], digest.to_string());
     }
+    // Under another name only the tag is new.
+    let renamed = run(home, &["deserialize", "x.tar", &format!("{}/scatter:y", high.address), "--dry-run"]);
+    assert_eq!((entries(&renamed, "plan").len(), &renamed["plan"][0]["tag"]), (1, &Value::from("y")));
+    assert!(renamed["skipped"][0]["why"].as_str().unwrap().ends_with("but for its tag"), "{renamed}");
     let planned = tells_what_is_done(home, &["scatter", &scattered, &rules("scattered")]);
     assert!(entries(&planned, "plan").iter().any(|entry| entry["mountedFrom"].is_string()), "{planned}");
     tells_what_is_done(home, &["unarchive", "x.tar", &rules("unarchived")]);

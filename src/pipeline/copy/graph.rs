@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use tokio::task::JoinSet;
 
 use super::destination::{Destination, Kind};
-use super::rehearsal::{THERE, WHOLE};
+use super::rehearsal::{THERE, UNTAGGED, WHOLE};
 use super::{Run, Shared, join, lock};
 use crate::image::{Descriptor, Manifest};
 use crate::pipeline::LeftOut;
@@ -80,6 +80,8 @@ impl Way {
         let below = !there || self.run.options.looks_below();
         if done {
             self.note_there(descriptor, if below { THERE } else { WHOLE });
+        } else if there && !below {
+            self.note_there(descriptor, UNTAGGED);
         }
         if !below {
             self.pass_over(descriptor).await;

@@ -17,6 +17,8 @@ use crate::store::{self, Pushed};
 
 /// Why an image need not be looked into.
 pub const WHOLE: &str = "there already, with all it consists of";
+/// Why only a tag is set.
+pub(super) const UNTAGGED: &str = "there already, with all it consists of, but for its tag";
 pub(super) const THERE: &str = "there already";
 
 /// What a run would do.
