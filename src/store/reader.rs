@@ -129,8 +129,9 @@ impl Stream for VerifyingReader {
 
 /// Bytes that are read of a file at once.
 const CHUNK: usize = 256 << 10;
-/// Chunks of one blob that are under way when it is read as fast as it is taken.
-const UNDER_WAY: usize = 4;
+/// Chunks of one blob that are under way when it is read as fast as it is taken. Where more are, they are held elsewhere,
+/// and nothing is waited for.
+const UNDER_WAY: usize = 3;
 
 /// What a file has at `range`, into buffers that are used again when nobody holds them any more: fresh memory costs as
 /// much as the reading. `name` is for messages.
@@ -160,10 +161,10 @@ fn read_chunk(
     range.start += length as u64;
     let chunk = chunk.freeze();
     if range.start < range.end {
-        given.push_back(chunk.clone());
-        if given.len() > UNDER_WAY {
-            given.pop_front();
+        if given.len() == UNDER_WAY {
+            given.clear();
         }
+        given.push_back(chunk.clone());
     }
     Ok(Some(chunk))
 }
