@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream};
 
 use super::{Error, Result};
@@ -133,8 +133,8 @@ const CHUNK: usize = 256 << 10;
 /// and nothing is waited for.
 const UNDER_WAY: usize = 3;
 
-/// What a file has at `range`, into buffers that are used again when nobody holds them any more: fresh memory costs as
-/// much as the reading. `name` is for messages.
+/// What a file has at `range`, into buffers that are used again when nobody holds them any more: fresh memory costs page
+/// faults. `name` is for messages.
 pub fn chunks(file: Arc<dyn ReadAt>, range: Range<u64>, name: String) -> BlobReader {
     let given: VecDeque<Bytes> = VecDeque::new();
     Box::pin(stream::try_unfold((range, given), move |(mut range, mut given)| {
@@ -155,8 +155,11 @@ fn read_chunk(
     }
     let length = left.min(CHUNK as u64) as usize;
     let come_back = given.front().is_some_and(Bytes::is_unique).then(|| given.pop_front()).flatten();
-    let mut chunk = come_back.and_then(|chunk| chunk.try_into_mut().ok()).unwrap_or_default();
-    chunk.resize(length, 0);
+    let mut chunk = match come_back.and_then(|chunk| chunk.try_into_mut().ok()) {
+        Some(chunk) => chunk,
+        None => BytesMut::zeroed(length),
+    };
+    chunk.truncate(length);
     file.read_exact_at(&mut chunk, range.start)?;
     range.start += length as u64;
     let chunk = chunk.freeze();
