@@ -163,7 +163,8 @@ fn open_place(name: &str, reading: &Reading) -> std::io::Result<Raw> {
         Place::Tape(path) => return Ok(Raw::Once(Box::new(TapeReader::start(&path, reading.operator.ask())?))),
         Place::Ordered(path) => return Ok(Raw::Once(Box::new(File::open(path)?))),
         Place::Object(url) => {
-            let object = Handle::current().block_on(ObjectReader::open(&url, &reading.objects))?;
+            let access = reading.objects.clone();
+            let object = object::wait(&Handle::current(), async move { ObjectReader::open(&url, &access).await })?;
             let compressed = is_compressed(&object)?;
             return Ok(if compressed {
                 Raw::Once(Box::new(object.in_order()))

@@ -1,6 +1,6 @@
 //! Archives as objects of S3: written, read, killed and gone on with, over a connection that alters, fails and breaks.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -433,4 +433,39 @@ async fn only_what_is_needed_is_read() {
     store.mirror(&home, &["deserialize", &url, "oci:high:a"]).says(0, &[]);
     let all = store.answered();
     assert!(all > length && all < length + 1_000_000, "{all} of {length}");
+}
+
+/// It waited for the store on a thread that outlives the runtime, and ended in a panic.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_run_ends_at_once_wherever_it_waits_for_the_store() {
+    let Some(store) = Store::new("interrupted") else { return };
+    let home = home().await;
+    let written = store.url("written.tar");
+    store.mirror(&home, &["serialize", "oci:low:a", &written]).says(0, &[]);
+    let new = store.url("new.tar");
+    type Is = fn(&Request) -> bool;
+    let points: [(&[&str], Is); 5] = [
+        (&["inspect", &written], |r| r.method == "HEAD"),
+        (&["inspect", &written], |r| !r.header("range").is_empty()),
+        (&["deserialize", &written, "oci:high:a"], |r| r.header("range").len() > 20),
+        (&["serialize", "oci:low:a", &new, "--resume"], |r| r.part() == Some(2)),
+        (&["serialize", "oci:low:a", &new, "--resume"], Request::completes),
+    ];
+    for (arguments, is_point) in points {
+        let (reached, wait) = mpsc::channel();
+        store.set(move |r| if is_point(r) && reached.send(()).is_ok() { Action::Hold } else { Action::Pass });
+        let mut command = store.command(&home, arguments);
+        let child = command.env("RUST_BACKTRACE", "0").stdout(Stdio::null()).spawn().unwrap();
+        wait.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| panic!("{arguments:?}"));
+        let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        let begun = Instant::now();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(130), "{arguments:?}: {said}");
+        assert!(!said.contains("panicked") && begun.elapsed() < Duration::from_secs(5), "{arguments:?}: {said}");
+    }
+    store.set(|_| Action::Pass);
+    store.mirror(&home, &["serialize", "oci:low:a", &new, "--resume"]).says(0, &[]);
+    is_whole(&store, "new.tar", &archive(&home));
 }

@@ -180,9 +180,16 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Waits on this thread, whether it is one of the runtime's or not.
-fn wait<T>(runtime: &tokio::runtime::Handle, future: impl Future<Output = T>) -> T {
-    tokio::task::block_in_place(|| runtime.block_on(future))
+/// Waits on this thread, whether it is one of the runtime's or not. What is waited for is a task of its own: when the
+/// program is interrupted it ends with the runtime, while this thread may go on for a moment.
+pub fn wait<T: Send + 'static>(
+    runtime: &tokio::runtime::Handle,
+    future: impl Future<Output = io::Result<T>> + Send + 'static,
+) -> io::Result<T> {
+    let task = runtime.spawn(future);
+    let ended = tokio::task::block_in_place(|| runtime.block_on(task));
+    // Not `Interrupted`, after which readers try again.
+    ended.unwrap_or_else(|e| Err(io::Error::other(e)))
 }
 
 /// How an error begins that the store explains.

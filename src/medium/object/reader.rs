@@ -75,15 +75,13 @@ impl ObjectReader {
         }
         let start = number * PAGE;
         let mut chunks = self.chunks(start..self.length.min(start + PAGE));
-        let mut page = Vec::with_capacity(PAGE as usize);
-        let fetched = wait(&self.runtime, async {
+        let page = wait(&self.runtime, async move {
+            let mut page = Vec::with_capacity(PAGE as usize);
             while let Some(chunk) = chunks.next().await {
                 page.extend_from_slice(&chunk?);
             }
             Ok(Bytes::from(page))
-        });
-        let page: io::Result<Bytes> = fetched;
-        let page = page?;
+        })?;
         let mut pages = pages();
         pages.truncate(PAGES - 1);
         pages.push_front((number, page.clone()));
@@ -161,7 +159,10 @@ pub struct InOrder {
 impl Read for InOrder {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {
-            match wait(&self.runtime, self.chunks.next()) {
+            let mut chunks = std::mem::replace(&mut self.chunks, Box::pin(futures_util::stream::empty()));
+            let (chunk, rest) = wait(&self.runtime, async move { Ok((chunks.next().await, chunks)) })?;
+            self.chunks = rest;
+            match chunk {
                 Some(chunk) => self.current = chunk?,
                 None => {
                     self.comparison.end()?;
@@ -236,7 +237,7 @@ pub async fn withdraw(url: &str, access: &Access, why: io::Error) -> io::Error {
     let checked = async {
         let object = Object::new(url, access)?;
         match object.commit().await? {
-            Some(commit) => Ok((check(&object, None, &commit).await, object)),
+            Some(commit) => Ok((check(object.clone(), None, commit).await, object)),
             None => Err(io::Error::from(io::ErrorKind::NotFound)),
         }
     };
@@ -247,9 +248,10 @@ pub async fn withdraw(url: &str, access: &Access, why: io::Error) -> io::Error {
 }
 
 /// Reads all of an object and compares it. Fails with `InvalidData` where it holds other bytes.
-pub(super) async fn check(object: &Object, e_tag: Option<String>, commit: &Commit) -> io::Result<()> {
-    let mut comparison = Comparison::new(Some(commit.clone()));
-    let mut chunks = std::pin::pin!(stream(object.clone(), e_tag, 0..commit.length));
+pub(super) async fn check(object: Object, e_tag: Option<String>, commit: Commit) -> io::Result<()> {
+    let length = commit.length;
+    let mut comparison = Comparison::new(Some(commit));
+    let mut chunks = std::pin::pin!(stream(object, e_tag, 0..length));
     while let Some(chunk) = chunks.next().await {
         comparison.take(&chunk?)?;
     }

@@ -233,7 +233,10 @@ impl ObjectWriter {
 
     /// Waits for one of the parts on their way.
     fn take_one(&mut self) -> io::Result<()> {
-        let Some(ended) = wait(&self.runtime, self.in_flight.join_next()) else { return Ok(()) };
+        let runtime = &self.runtime;
+        let Some(ended) = tokio::task::block_in_place(|| runtime.block_on(self.in_flight.join_next())) else {
+            return Ok(());
+        };
         let part = match ended.map_err(io::Error::other)? {
             Ok(part) => part,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(self.gone(&e)),
@@ -270,10 +273,12 @@ impl ObjectWriter {
     }
 
     /// What the store holds is not what was sent: it goes away, and there is nothing to go on with.
-    fn altered(&mut self, why: &io::Error) -> io::Error {
+    fn altered(&mut self, why: io::Error) -> io::Error {
         self.parts.clear();
         self.kept.store(0, Relaxed);
-        wait(&self.runtime, self.object.discard(why))
+        let object = self.object.clone();
+        let discarded = wait(&self.runtime, async move { Ok(object.discard(&why).await) });
+        discarded.unwrap_or_else(|e| e)
     }
 
     /// Puts the parts together and looks at the outcome.
@@ -284,11 +289,12 @@ impl ObjectWriter {
         let commit = Commit::new(archive, length, part_size, parts.iter().map(|part| part.digest).collect());
         let (object, runtime) = (self.object.clone(), self.runtime.clone());
         let ids = parts.iter().map(|part| PartId { content_id: part.content_id.clone() }).collect();
-        let joined = wait(&runtime, async {
-            object.remove_commit().await?;
-            let joined = object.store.complete_multipart(&object.path, &self.upload.id, ids).await;
-            let there = object.store.head(&object.path).await;
-            Ok::<_, io::Error>((joined, there))
+        let (at, id) = (object.clone(), self.upload.id.clone());
+        let joined = wait(&runtime, async move {
+            at.remove_commit().await?;
+            let joined = at.store.complete_multipart(&at.path, &id, ids).await;
+            let there = at.store.head(&at.path).await;
+            Ok((joined, there))
         })?;
         let (there, composite) = (joined.1, composite(&parts));
         let is_proved = parts.iter().all(|part| part.proved);
@@ -310,15 +316,15 @@ impl ObjectWriter {
         let proved = is_proved && is_ours(&there.e_tag);
         if !proved {
             tracing::info!("{}: the store does not say what it holds: reading it back", object.url);
-            match (wait(&runtime, reader::check(&object, there.e_tag, &commit)), refused) {
+            match (wait(&runtime, reader::check(object.clone(), there.e_tag, commit.clone())), refused) {
                 (Ok(()), _) => {}
-                (Err(e), None) if e.kind() == io::ErrorKind::InvalidData => return Err(self.altered(&e)),
+                (Err(e), None) if e.kind() == io::ErrorKind::InvalidData => return Err(self.altered(e)),
                 // It is another one, that was there before.
                 (Err(e), Some(refused)) if e.kind() == io::ErrorKind::InvalidData => return Err(self.refused(refused)),
                 (Err(e), _) => return Err(e),
             }
         }
-        wait(&runtime, object.put_commit(&commit))?;
+        wait(&runtime, async move { object.put_commit(&commit).await })?;
         Ok(ObjectWritten { length, part_size, parts: parts.len(), read_back: !proved })
     }
 }
@@ -372,8 +378,15 @@ impl Drop for ObjectWriter {
             && let Some(journal) = self.journal.take()
         {
             self.in_flight.abort_all();
-            wait(&self.runtime, give_up(&self.object, &self.upload.id));
-            if let Err(e) = journal.forget() {
+            let (object, id) = (self.object.clone(), self.upload.id.clone());
+            // The next run does it, where this one is interrupted.
+            let given_up = wait(&self.runtime, async move {
+                give_up(&object, &id).await;
+                Ok(())
+            });
+            if given_up.is_ok()
+                && let Err(e) = journal.forget()
+            {
                 tracing::warn!("the journal of {} cannot be removed: {e}", self.object.url);
             }
         }
