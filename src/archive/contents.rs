@@ -76,9 +76,11 @@ impl Contents {
                     }
                 }
                 Err(ending) => {
-                    if !matches!(ending, Ending::Torn { .. }) {
-                        self.enter(last);
-                    }
+                    // It was cut in the content of the last entry, or in a header behind it.
+                    self.enter(last.filter(|(_, at)| match ending {
+                        Ending::Torn { offset } => offset >= at.offset + at.size,
+                        Ending::Complete | Ending::NoTrailer => true,
+                    }));
                     self.ending = ending;
                     return Ok(());
                 }

@@ -273,3 +273,38 @@ fn archives_of_the_field_end_as_the_gather_had_it() {
     // The torn one was not tagged.
     mirror(home).args(["serialize", &image("torn"), "torn.tar"]).assert().code(1);
 }
+
+#[test]
+fn parts_with_referrers_end_as_the_whole_wherever_the_first_was_cut() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let registry = Registry::start(home, "high");
+    let run = |arguments: &[&str], code: i32| mirror(home).args(arguments).args(["-q"]).assert().code(code);
+    let theirs = format!("{FIXTURES}/archives/referrers.tar");
+    run(&["deserialize", &theirs, "oci:low:referrers"], 0);
+    run(&["serialize", "oci:low:referrers", "whole.tar", "-r", "--checkpoint", "whole.jsonl"], 0);
+    let whole = fs::read(home.join("whole.tar")).unwrap();
+    let ledger = fs::read_to_string(home.join("whole.jsonl")).unwrap();
+    let end = |line: &str| -> usize {
+        let line: Value = serde_json::from_str(line).unwrap();
+        line["annotations"]["vnd.act3-ace.data.offset"].as_str().unwrap().parse().unwrap()
+    };
+    let ends: Vec<usize> = ledger.lines().map(end).collect();
+    // In a header, and in what follows it.
+    let cuts = [ends[ends.len() / 4] + 100, ends[ends.len() / 2] + 700, ends[ends.len() - 2] + 1];
+    for (cut, pipe) in cuts.into_iter().flat_map(|cut| [(cut, false), (cut, true)]) {
+        fs::write(home.join("first.tar"), &whole[..cut]).unwrap();
+        let before = format!("whole.jsonl:{cut}");
+        let rest = ["rest.tar", "-r", "--force", "--existing-from-checkpoint", &before];
+        run(&[&["serialize", "oci:low:referrers"], &rest[..]].concat(), 0);
+        let image = format!("{}/parts-{cut}-{pipe}:referrers", registry.address);
+        for (part, code) in [("first.tar", 1), ("rest.tar", 0)] {
+            let mut command = mirror(home);
+            let source = if pipe { "-" } else { part };
+            command.args(["deserialize", source, &image, "-q"]).write_stdin(fs::read(home.join(part)).unwrap());
+            command.assert().code(code);
+        }
+        run(&["serialize", &image, "back.tar", "-r", "--force"], 0);
+        assert!(fs::read(home.join("back.tar")).unwrap() == whole, "cut at {cut}, pipe: {pipe}");
+    }
+}

@@ -149,8 +149,20 @@ impl Promise {
         let whole = self.manifests.values().filter(|(d, _)| !broken.contains(&d.digest));
         all_land(whole.map(|(d, _)| way.clone().manifest(d.clone(), None))).await?;
         let waiting = self.manifests.values().filter(|(d, _)| broken.contains(&d.digest)).map(|(d, _)| d);
-        let blobs: Vec<Descriptor> = self.blobs.iter().chain(waiting).cloned().collect();
-        land(&way, blobs).await
+        let named = self.blobs.iter().chain(waiting).cloned();
+        land(&way, named.chain(self.unnamed(arrived)).collect()).await
+    }
+
+    /// What an archive that was cut holds and nothing in it names: referrers, which only the `index.json` at the end of
+    /// the last part lists, and what belongs to them.
+    fn unnamed(&self, arrived: &Arrived) -> Vec<Descriptor> {
+        if arrived.contents.ending == Ending::Complete {
+            return Vec::new();
+        }
+        let children = self.survey.children.values().flat_map(|c| c.all()).map(|d| d.digest);
+        let named: HashSet<Digest> = self.survey.manifests.keys().copied().chain(children).collect();
+        let unnamed = arrived.contents.blobs.iter().filter(|(digest, _)| !named.contains(digest));
+        unnamed.map(|(digest, place)| Descriptor::new("application/octet-stream", *digest, place.size)).collect()
     }
 
     /// Manifests that miss something, or have a child that does.
