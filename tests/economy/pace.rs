@@ -23,8 +23,15 @@ async fn fewer_requests_are_in_flight_to_a_registry_whose_answers_wait_for_each_
     let home = home.path();
     let registry = registry(home).await.address().to_string();
     run(home, &["gather", "images.list", &format!("{registry}/gathered:x")]);
-    // The same time for an answer alone; begun with are 25.
-    let (few, many) = (in_flight(home, &registry, 3), in_flight(home, &registry, 100));
-    assert!((3..=11).contains(&few), "{few} in flight to a registry that works on 3 at once");
-    assert!(many >= 16, "{many} in flight to one that works on all at once");
+    // The same time for an answer alone; begun with are 25. Other work on the machine makes answers late, too, and is
+    // rightly given way to: it may spoil one try.
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let (few, many) = (in_flight(home, &registry, 3), in_flight(home, &registry, 100));
+        if (3..=11).contains(&few) && many >= 16 {
+            return;
+        }
+        seen.push((few, many));
+    }
+    panic!("in flight to a registry that works on 3 at once, and to one that works on all: {seen:?}");
 }

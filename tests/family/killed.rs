@@ -110,7 +110,9 @@ fn interrupted(home: &Path, high: &str, between: impl FnOnce()) -> (u64, u64) {
     std::fs::write(home.join("sources.list"), format!("{}/big:1\n", from.address)).unwrap();
     let destination = format!("{}/gather:x", to.address);
     let arguments = ["gather", "sources.list", &destination];
-    kill_when(home, &arguments, || to.up() > 9 * MIB);
+    to.stop_up_after(9 * MIB);
+    kill_when(home, &arguments, || to.is_stopped());
+    to.mend();
     assert_eq!(notes(home).len(), 1);
     between();
     let (sent, got) = (to.up(), from.down());
@@ -180,10 +182,14 @@ fn half_fetched(home: &Path, between: impl FnOnce(&Path), at_once: usize) -> u64
     let from = Line::to(&low.address);
     std::fs::write(home.join("sources.list"), format!("{}/big:1\n", from.address)).unwrap();
     let arguments = ["gather", "sources.list", "oci:gathered:x"];
-    kill_when(home, &arguments, || from.down() > 9 * MIB);
-    let left = partials(&home.join("gathered"));
+    from.stop_down_after(9 * MIB);
+    let left = || partials(&home.join("gathered"));
+    kill_when(home, &arguments, || {
+        from.is_stopped() && left().iter().any(|partial| std::fs::metadata(partial).unwrap().len() > 8 * MIB)
+    });
+    from.mend();
+    let left = left();
     assert_eq!(left.len(), 1, "{left:?}");
-    assert!(std::fs::metadata(&left[0]).unwrap().len() > 8 * MIB);
     between(&left[0]);
     let got = from.down();
     std::thread::scope(|scope| {
@@ -244,7 +250,9 @@ fn a_pipe_goes_on_behind_what_an_earlier_run_has_sent() {
     let to = Line::to(&high.address);
     let destination = format!("{}/gather:x", to.address);
     let arguments = ["deserialize", "-", &destination, "--byte-budget", "4MiB"];
-    kill(piped(home, &arguments, &home.join("a.tar")), || to.up() > 9 * MIB);
+    to.stop_up_after(9 * MIB);
+    kill(piped(home, &arguments, &home.join("a.tar")), || to.is_stopped());
+    to.mend();
     let sent = to.up();
     let mut again = piped(home, &arguments, &home.join("a.tar"));
     let limit = Instant::now() + Duration::from_secs(20);
@@ -278,8 +286,9 @@ fn nothing_is_sent_twice_that_has_arrived() {
         let arguments = [verb, source, if verb == "gather" { &gather } else { "all-prefix=dest.csv" }];
         let mut before = 0;
         for kill in 1..=2 {
-            let start = line.up();
-            kill_when(home, &arguments, || line.up() - start > 3_000_000);
+            line.stop_up_after(3_000_000);
+            kill_when(home, &arguments, || line.is_stopped());
+            line.mend();
             let arrived = std::fs::read_dir(home.join(format!("high-{verb}/blobs/sha256"))).unwrap().count() as u64;
             assert!(arrived > before && arrived < 61, "{verb}, kill {kill}: {arrived}");
             before = arrived;
