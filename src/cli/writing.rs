@@ -7,6 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
 use super::summary::{Summary, count};
 use super::{Failure, Session, medium, size};
 use crate::archive::Compression;
@@ -119,6 +121,11 @@ impl Writing {
         if !is_stdout(destination) || self.dry_run {
             return Ok(());
         }
+        if is_closed_stdout() {
+            return Err(Failure::usage(anyhow::anyhow!(
+                "standard output is closed: nothing would take the archive; redirect it to a file or a pipe"
+            )));
+        }
         if std::io::stdout().is_terminal() {
             return Err(Failure::usage(anyhow::anyhow!("an archive is not for a terminal: redirect standard output")));
         }
@@ -174,9 +181,17 @@ impl Writing {
 
     /// The command for the other side, with what follows the name of the archive.
     pub fn next(&self, summary: &mut Summary, report: &Report, command: &str, argument: &str) {
-        if !self.dry_run && report.destination != "-" {
-            let file = &report.destination;
-            summary.next(format!("carry {file} over, then: {command} {file} {argument}"));
+        let file = &report.destination;
+        if self.dry_run || matches!(Place::of(file), Place::Standard | Place::Ordered(_)) {
+            return;
+        }
+        match report.volumes.as_ref().map(Vec::len) {
+            Some(count) => {
+                let parts = if count > 1 { format!("{file}.001 to {file}.{count:03}") } else { format!("{file}.001") };
+                let all = format!("carry {parts} and {file}.volumes.json over");
+                summary.next(format!("{all}, then: {command} {file}.001 {argument}"));
+            }
+            None => summary.next(format!("carry {file} over, then: {command} {file} {argument}")),
         }
     }
 }
@@ -185,6 +200,14 @@ impl Writing {
 fn is_stdout(destination: &str) -> bool {
     let same = |a: &Metadata, b: &Metadata| !a.is_file() && (a.dev(), a.ino()) == (b.dev(), b.ino());
     destination == "-" || matches!((metadata(destination), metadata("/dev/stdout")), (Ok(a), Ok(b)) if same(&a, &b))
+}
+
+/// Whether the program was started without a standard output. Rust's runtime opens /dev/null there, to read and to
+/// write; a shell's `>/dev/null` opens it to write.
+fn is_closed_stdout() -> bool {
+    let is_null = matches!((metadata("/dev/stdout"), metadata("/dev/null")), (Ok(out), Ok(null)) if out.rdev() == null.rdev() && !out.is_file());
+    let flags = fcntl(std::io::stdout(), FcntlArg::F_GETFL).map(OFlag::from_bits_truncate);
+    is_null && flags.is_ok_and(|flags| flags & OFlag::O_ACCMODE == OFlag::O_RDWR)
 }
 
 /// Whether a file is the archive, or what there is of it while it is being written.

@@ -141,3 +141,11 @@ async fn a_reader_that_goes_away_is_noticed_while_the_source_stalls() {
     drop(reader);
     ends_soon(child).says(1, &["fifo", "roken pipe"]);
 }
+
+#[tokio::test]
+async fn a_closed_standard_output_takes_no_archive() {
+    let home = Home::new().await;
+    let words = ["standard output is closed", "redirect it"];
+    end(home.shell(&["exec \"$0\" serialize oci:low:a - >&-", env!("CARGO_BIN_EXE_mirror")], &[])).says(2, &words);
+    end(home.shell(&["exec \"$0\" serialize oci:low:a - >/dev/null", env!("CARGO_BIN_EXE_mirror")], &[])).says(0, &[]);
+}

@@ -321,3 +321,58 @@ async fn what_has_no_volumes_is_told() {
         home.mirror(&["deserialize", "a.tar.001", "oci:high:a"]).says(0, &[]);
     }
 }
+
+#[tokio::test]
+async fn what_is_said_at_the_end_can_be_typed() {
+    let home = Home::new().await;
+    let ended = home.mirror(&["serialize", "oci:low:a", "a.tar", "--volume-size", "100000"]);
+    ended.says(0, &[]);
+    let next = "carry a.tar.001 to a.tar.002 and a.tar.volumes.json over, then: mirror deserialize a.tar.001 IMAGE";
+    assert!(ended.stdout.contains(next), "{}", ended.stdout);
+    // The name under which they were written leads to them, too.
+    arrives(&home, &["a.tar"]);
+    home.mirror(&["verify", "a.tar"]).says(0, &[]);
+    // What went into a device is not to be carried.
+    let ended = home.mirror(&["serialize", "oci:low:a", "/dev/null"]);
+    assert!(ended.code == Some(0) && !ended.stdout.contains("next:"), "{}", ended.stdout);
+}
+
+#[tokio::test]
+async fn a_listing_that_was_copied_too_early_gives_way_to_the_whole_one() {
+    let (home, count) = written().await;
+    let mut early = listing(&home);
+    early["complete"] = false.into();
+    early["volumes"].as_array_mut().unwrap().truncate(2);
+    std::fs::create_dir(home.path("last")).unwrap();
+    for name in [&part(count), "a.tar.volumes.json"] {
+        std::fs::rename(home.path(name), home.path("last").join(name)).unwrap();
+    }
+    home.write("a.tar.volumes.json", early.to_string());
+    refused(&home, &["a.tar.001"], &["was not written to its end"]);
+    arrives(&home, &["a.tar.001", "--volumes-in", "last"]);
+    // That of another archive is none of its own.
+    let mut other = early.clone();
+    other["archive"]["plan"] = format!("sha256:{}", "0".repeat(64)).into();
+    home.write("a.tar.volumes.json", other.to_string());
+    refused(&home, &["a.tar.001", "--volumes-in", "last"], &["was not written to its end"]);
+}
+
+#[tokio::test]
+async fn a_volume_alone_asks_for_its_listing() {
+    let (home, _) = written().await;
+    std::fs::create_dir(home.path("disk")).unwrap();
+    std::fs::rename(home.path(&part(3)), home.path("disk").join(part(3))).unwrap();
+    let words = ["it is volume 3 of disk/a.tar, and a.tar.volumes.json is not there", "--volumes-in"];
+    home.mirror(&["verify", "disk/a.tar.003"]).says(1, &words);
+    refused(&home, &["disk/a.tar.003"], &words);
+    home.mirror(&["verify", "disk/a.tar.003", "--volumes-in", "."]).says(0, &[]);
+}
+
+#[tokio::test]
+async fn a_pipe_with_the_name_of_a_volume_is_not_waited_for() {
+    let (home, _) = written().await;
+    std::fs::remove_file(home.path(&part(3))).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(home.path(&part(3))).status().unwrap();
+    assert!(made.success());
+    refused(&home, &["a.tar.001"], &["a.tar.003: it is no regular file"]);
+}

@@ -144,11 +144,14 @@ pub fn check(path: &Path, volume: &Volume) -> io::Result<Option<Wrong>> {
 
 /// As [`check`], and gives what is read to `take`, which is to believe it only when all of it was right.
 pub fn compare(path: &Path, volume: &Volume, mut take: impl FnMut(&[u8])) -> io::Result<Option<Wrong>> {
-    let mut file = match File::open(path) {
-        Ok(file) => file,
+    match fs::metadata(path) {
+        // To open a pipe is to wait for whoever writes to it.
+        Ok(metadata) if !metadata.is_file() => return Err(io::Error::other("it is no regular file")),
+        Ok(_) => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Some(Wrong::Missing)),
         Err(e) => return Err(e),
-    };
+    }
+    let mut file = File::open(path)?;
     let size = file.metadata()?.len();
     drop_cache(&file);
     let mut hasher = Hasher::new(Algorithm::Sha256);

@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::listing::{self, Listing, Volume, Wrong};
+use crate::archive::Compression;
 use crate::medium::read_at::ReadAt;
 use crate::medium::tape::change::{NextTape, Request, TRIES, Wanted};
 
@@ -30,19 +31,22 @@ pub struct Volumes {
 }
 
 impl Found {
-    /// Finds what `path` (a volume, the listing, or a pattern) belongs to, beside it and in `directories`.
+    /// Finds what `path` (a volume, the listing, a pattern, or the name that they have in common) belongs to, beside it and in `directories`.
     /// `None`: it is none of these.
     pub fn of(path: &Path, directories: &[PathBuf]) -> io::Result<Option<Found>> {
-        let Some((archive, sequence)) = listing::archive_of(path) else { return Ok(None) };
-        let name = archive.file_name().unwrap_or_default();
+        let named = listing::archive_of(path);
+        let by_part = named.is_some();
+        let (archive, sequence) = named.unwrap_or_else(|| (path.to_owned(), None));
+        // The name under which volumes were written leads to them, where there is no such file.
+        if !by_part && path.exists() {
+            return Ok(None);
+        }
+        let Some(name) = archive.file_name() else { return Ok(None) };
         let beside = archive.parent().map(Path::to_owned).unwrap_or_default();
         let places: Vec<PathBuf> =
             std::iter::once(beside).chain(directories.iter().cloned()).map(|directory| directory.join(name)).collect();
-        for place in &places {
-            let path = listing::listing_path(place);
-            if let Some(listing) = Listing::read(&path).map_err(|e| at(&path, e))? {
-                return Ok(Some(Found::Listed(Box::new(Volumes { listing, places }))));
-            }
+        if let Some(listing) = listing_of(&places)? {
+            return Ok(Some(Found::Listed(Box::new(Volumes { listing, places }))));
         }
         if path.as_os_str().as_encoded_bytes().ends_with(b".volumes.json") {
             return Err(io::Error::from(io::ErrorKind::NotFound));
@@ -52,7 +56,19 @@ impl Found {
         let has = |n: u32| found.contains_key(&n);
         let has_neighbour = sequence.is_none_or(|n| n > 1 && has(n - 1) || has(n.saturating_add(1)));
         if !has(1) || !has_neighbour {
-            return if sequence.is_none() { Err(io::Error::from(io::ErrorKind::NotFound)) } else { Ok(None) };
+            return match sequence {
+                None if by_part => Err(io::Error::from(io::ErrorKind::NotFound)),
+                Some(n) if n > 1 && path.is_file() && !begins_archive(path)? => {
+                    let listing = listing::listing_path(Path::new(name));
+                    Err(io::Error::other(format!(
+                        "by its name it is volume {n} of {}, and {} is not there: bring it, or name its directory with \
+                         --volumes-in",
+                        archive.display(),
+                        listing.display()
+                    )))
+                }
+                _ => Ok(None),
+            };
         }
         let first = std::fs::metadata(&found[&1])?.len();
         for ((there, path), expected) in found.iter().zip(1..) {
@@ -76,6 +92,30 @@ impl Found {
         tracing::warn!("{} is missing: the {count} volumes are read without comparing them with it", lost.display());
         Ok(Some(Found::Unlisted(found.into_values().collect())))
     }
+}
+
+/// The first listing. One that was copied before the last volume was written gives way to the whole one of the same
+/// archive.
+fn listing_of(places: &[PathBuf]) -> io::Result<Option<Listing>> {
+    let mut first: Option<Listing> = None;
+    for place in places {
+        let path = listing::listing_path(place);
+        let Some(listing) = Listing::read(&path).map_err(|e| at(&path, e))? else { continue };
+        match &first {
+            None if listing.complete => return Ok(Some(listing)),
+            None => first = Some(listing),
+            Some(part) if listing.complete && listing.archive == part.archive => return Ok(Some(listing)),
+            Some(_) => {}
+        }
+    }
+    Ok(first)
+}
+
+/// Whether a file begins as an archive does, compressed or not.
+fn begins_archive(path: &Path) -> io::Result<bool> {
+    let mut start = Vec::new();
+    File::open(path)?.take(512).read_to_end(&mut start)?;
+    Ok(Compression::sniff(&start).is_some() || start.get(257..262) == Some(b"ustar"))
 }
 
 /// The files that have the names of volumes, by their numbers; the first place goes before the others.
