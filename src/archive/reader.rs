@@ -49,6 +49,8 @@ pub enum Ending {
 pub enum Error {
     #[error("it is not a tar archive")]
     NotTar,
+    #[error("it is empty: an archive has at least its trailer")]
+    Empty,
     #[error("it is damaged at byte {offset}: {source}")]
     Damaged { offset: u64, source: TarError },
     #[error("it has an entry named {0:?}, which points out of the archive: it is not used")]
@@ -178,6 +180,7 @@ impl<R: Input> Entries<R> {
             match self.fill(&mut block)? {
                 _ if self.cut && self.any => return Ok(Err(Ending::Torn { offset: self.offset })),
                 0 if self.zeros >= 2 => return Ok(Err(Ending::Complete)),
+                0 if !self.any && self.zeros == 0 => return Err(Error::Empty),
                 0 if !self.any => return Err(Error::NotTar),
                 0 => return Ok(Err(Ending::NoTrailer)),
                 BLOCK => {}

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::summary::{self, Summary, count};
+use super::summary::{self, Summary, count, word};
 use super::writing::Compressing;
 use super::{Exit, Failure, Session, size};
 use crate::pipeline::batch::serialize::{self, Options, Report, batch_serialize};
@@ -109,7 +109,7 @@ fn text(args: &Args, report: &Report, exit: Exit) -> Summary {
     if exit == Exit::Failed {
         summary.next("mend the failures and run it again: what was written is recorded");
     } else if !args.dry_run && !written.is_empty() {
-        summary.next(format!("carry {directory} over, then: mirror batch-deserialize {directory} REPOSITORY"));
+        summary.next(format!("carry {directory} over, then: mirror batch-deserialize {} REPOSITORY", word(directory)));
     }
     summary
 }

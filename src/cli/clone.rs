@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::arguments::Choice;
-use super::summary::{self, Summary, count};
+use super::summary::{self, Summary, count, word};
 use super::{Exit, Failure, Session};
 use crate::mapping::Mapper;
 use crate::pipeline::clone::{self, Options, Report};
@@ -116,7 +116,7 @@ fn text(args: &Args, report: &Report) -> Summary {
     summary.left_out(&report.left_out);
     if let Some(list) = &report.failed_list {
         summary.line(format!("what failed is listed in {list}"));
-        summary.next(format!("mirror clone {list} {}", args.mapper));
+        summary.next(format!("mirror clone {} {}", word(list), word(&args.mapper)));
     } else if !report.failures.is_empty() {
         summary.next(summary::try_again(args.continue_on_error, "--continue-on-error"));
     }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::arguments;
 use super::medium::Origin;
-use super::summary::{Summary, count, printable};
+use super::summary::{Summary, count, printable, word};
 use super::{Exit, Failure, Session, size};
 use crate::pipeline::inspect::{self, Form, Listed, Node, Object, Options, Report, Role};
 use crate::store::Location;
@@ -95,7 +95,7 @@ fn text(args: &Args, report: &Report) -> Summary {
     summary.list("missing", report.missing.iter().map(name));
     summary.list("of no image", report.unnamed.iter().map(name));
     if let (Location::Archive(file), true, false) = (&args.source, report.complete, report.source.contains(' ')) {
-        summary.next(format!("mirror verify {file}"));
+        summary.next(format!("mirror verify {}", word(file)));
     }
     summary
 }

@@ -1,5 +1,6 @@
 //! The text form of results: short lines for people. Whatever came from outside is made printable.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
@@ -153,6 +154,15 @@ pub fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
+/// A name as a shell takes it for one word: in quotes where it needs them.
+pub fn word(name: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_alphanumeric() || "/._-:@+,=%".contains(c);
+    match !name.is_empty() && name.chars().all(plain) {
+        true => name.into(),
+        false => format!("'{}'", name.replace('\'', r"'\''")).into(),
+    }
+}
+
 /// Control characters escaped: nothing that was read may move the cursor.
 pub fn printable(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_debug().collect::<Vec<_>>() } else { vec![c] }).collect()
@@ -161,6 +171,14 @@ pub fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_next_step_can_be_typed() {
+        assert_eq!(word("/media/disk/sync-45.tar"), "/media/disk/sync-45.tar");
+        assert_eq!(word("it's here.tar"), r"'it'\''s here.tar'");
+        assert_eq!(word("s*.tar"), "'s*.tar'");
+        assert_eq!(word(""), "''");
+    }
 
     #[test]
     fn nothing_from_outside_moves_the_cursor() {

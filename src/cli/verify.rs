@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::arguments;
 use super::medium::Origin;
-use super::summary::{Summary, count, printable};
+use super::summary::{Summary, count, printable, word};
 use super::{Exit, Failure, Session, size};
 use crate::image::ImageName;
 use crate::pipeline::verify::{self, Finding, Kind, Options, Report};
@@ -110,7 +110,7 @@ fn text(args: &Args, report: &Report) -> Summary {
     if report.whole
         && let (Location::Archive(file), None, false) = (&args.source, &args.against, report.source.contains(' '))
     {
-        summary.next(format!("mirror deserialize {file} IMAGE"));
+        summary.next(format!("mirror deserialize {} IMAGE", word(file)));
     }
     summary
 }

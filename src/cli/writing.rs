@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-use super::summary::{Summary, count};
+use super::summary::{Summary, count, word};
 use super::{Failure, Session, medium, size};
 use crate::archive::Compression;
 use crate::archive::checkpoint::Part;
@@ -189,9 +189,10 @@ impl Writing {
             Some(count) => {
                 let parts = if count > 1 { format!("{file}.001 to {file}.{count:03}") } else { format!("{file}.001") };
                 let all = format!("carry {parts} and {file}.volumes.json over");
-                summary.next(format!("{all}, then: {command} {file}.001 {argument}"));
+                let first = format!("{file}.001");
+                summary.next(format!("{all}, then: {command} {} {argument}", word(&first)));
             }
-            None => summary.next(format!("carry {file} over, then: {command} {file} {argument}")),
+            None => summary.next(format!("carry {file} over, then: {command} {} {argument}", word(file))),
         }
     }
 }

@@ -83,13 +83,19 @@ impl Error {
 pub fn io_hint(error: &std::io::Error) -> Option<String> {
     Some(match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            "the disk is full: free some space, or write to another disk, then run the same command again".into()
+            "the disk is full: free some space, or write to another disk, then run the same command again \
+             (serialize and archive with --resume)"
+                .into()
         }
         ErrorKind::FileTooLarge => "the file system cannot hold a file of that size (FAT32 ends at 4 GiB)".into(),
         ErrorKind::AlreadyExists => "choose another name, or overwrite with --force".into(),
         ErrorKind::PermissionDenied => "check who owns it, and its permissions".into(),
         ErrorKind::ReadOnlyFilesystem => "the file system is mounted read-only".into(),
         ErrorKind::NotFound => "check the path".into(),
+        ErrorKind::IsADirectory => {
+            "a layout is named oci:DIR; of an archive in volumes, name one of its files, and directories by --volumes-in"
+                .into()
+        }
         ErrorKind::BrokenPipe => "the program that read our output went away".into(),
         _ => return None,
     })

@@ -560,6 +560,8 @@ fn what_is_no_archive_is_said_to_be_none() {
         "",
         &["gone.tar", "hint: check the path"],
     );
+    fails(small.home(), &["deserialize", "-", "oci:high:sync"], Some(b""), 1, "", &["it is empty"]);
+    fails(small.home(), &["deserialize", "low", "oci:high:sync"], None, 1, "low", &["hint: a layout is named oci:DIR"]);
 }
 
 #[test]
