@@ -18,6 +18,7 @@ use crate::medium::object::{self, reader::ObjectReader};
 use crate::medium::read_at::ReadAt;
 use crate::medium::tape::reader::TapeReader;
 use crate::medium::volumes::listing::archive_of;
+use crate::medium::volumes::pattern::WILD;
 use crate::medium::volumes::reader::{Found, InOrder, Parts};
 use crate::medium::{Place, Reading};
 
@@ -51,8 +52,9 @@ impl Location {
         }
         let volume_of =
             archive_of(Path::new(text)).map(|(archive, _)| archive.display().to_string()).unwrap_or_default();
-        // No reference has an asterisk; volumes are named with one.
-        let is_path = text.contains('*')
+        // What no reference has; volumes are named with it.
+        let is_pattern = text.contains(WILD) && text.parse::<ImageName>().is_err();
+        let is_path = is_pattern
             || ["/", "./", "../"].iter().any(|start| text.starts_with(start))
             || ARCHIVE_ENDINGS.iter().any(|ending| text.ends_with(ending) || volume_of.ends_with(ending));
         if is_path {

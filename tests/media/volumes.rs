@@ -149,6 +149,10 @@ async fn volumes_are_found_in_several_directories() {
     }
     arrives(&home, &["a.tar.001", "--volumes-in", "disk0", "--volumes-in", "disk1"]);
     refused(&home, &["a.tar.001", "--volumes-in", "disk0"], &["a.tar.003: it is missing"]);
+    // A pattern may have directories in it.
+    arrives(&home, &["disk?/a.tar.0*", "--volumes-in", "."]);
+    refused(&home, &["disk[1]/a.*", "--volumes-in", "."], &["a.tar.002: it is missing"]);
+    home.mirror(&["verify", "disk[01]/a.tar.00?", "--volumes-in", "."]).says(0, &[]);
     // A damaged copy in one directory does not matter if there is a right one in another.
     home.write(&part(2), "damaged");
     arrives(&home, &["a.tar.001", "--volumes-in", "disk0", "--volumes-in", "disk1"]);

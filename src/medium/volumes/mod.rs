@@ -2,6 +2,7 @@
 //! `sync-45.tar.volumes.json`, which says what they are. Put together in order they are the archive.
 
 pub mod listing;
+pub mod pattern;
 pub mod reader;
 pub mod writer;
 

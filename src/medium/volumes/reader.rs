@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::listing::{self, Listing, Volume, Wrong};
+use super::pattern;
 use crate::archive::Compression;
 use crate::medium::read_at::ReadAt;
 use crate::medium::tape::change::{NextTape, Request, TRIES, Wanted};
@@ -34,7 +35,11 @@ impl Found {
     /// Finds what `path` (a volume, the listing, a pattern, or the name that they have in common) belongs to, beside it and in `directories`.
     /// `None`: it is none of these.
     pub fn of(path: &Path, directories: &[PathBuf]) -> io::Result<Option<Found>> {
-        let named = listing::archive_of(path);
+        let matched = pattern::archives(path)?;
+        let named = match matched.first() {
+            Some(archive) => Some((archive.clone(), None)),
+            None => listing::archive_of(path),
+        };
         let by_part = named.is_some();
         let (archive, sequence) = named.unwrap_or_else(|| (path.to_owned(), None));
         // The name under which volumes were written leads to them, where there is no such file.
@@ -43,8 +48,10 @@ impl Found {
         }
         let Some(name) = archive.file_name() else { return Ok(None) };
         let beside = archive.parent().map(Path::to_owned).unwrap_or_default();
-        let places: Vec<PathBuf> =
-            std::iter::once(beside).chain(directories.iter().cloned()).map(|directory| directory.join(name)).collect();
+        let places: Vec<PathBuf> = std::iter::once(beside.join(name))
+            .chain(matched.iter().skip(1).cloned())
+            .chain(directories.iter().map(|directory| directory.join(name)))
+            .collect();
         if let Some(listing) = listing_of(&places)? {
             return Ok(Some(Found::Listed(Box::new(Volumes { listing, places }))));
         }
