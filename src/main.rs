@@ -22,8 +22,8 @@ fn main() -> ExitCode {
     exit.into()
 }
 
-/// Has all threads use one heap: glibc gives each its own, where what one has freed is kept from the others, a third of
-/// the byte budget in the end. Must come before the first other thread.
+/// Has all threads use one heap: glibc gives each its own, where what one has freed is kept from the others, in the end
+/// 15 MiB of 109 when serializing to a pipe. Must come before the first other thread.
 fn share_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: it sets a number in the allocator, and no other thread is there yet. If it is refused, all works as before.

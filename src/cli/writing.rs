@@ -121,9 +121,10 @@ impl Writing {
         if !is_stdout(destination) || self.dry_run {
             return Ok(());
         }
-        if is_closed_stdout() {
+        if destination != "/dev/null" && is_closed_stdout() {
             return Err(Failure::usage(anyhow::anyhow!(
-                "standard output is closed: nothing would take the archive; redirect it to a file or a pipe"
+                "standard output is closed: nothing would take the archive; redirect it to a file or a pipe, or \
+                 name /dev/null"
             )));
         }
         if std::io::stdout().is_terminal() {
