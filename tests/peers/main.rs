@@ -5,6 +5,7 @@
 mod archives;
 mod clients;
 mod engines;
+mod increments;
 mod looking;
 mod parts;
 mod programs;
