@@ -27,9 +27,9 @@ impl Fault for NoBlobs {
     }
 }
 
-/// An address at which nobody listens.
+/// An address at which nobody listens; the registries of other tests are all at 127.0.0.1.
 fn closed() -> String {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").to_string()
+    std::net::TcpListener::bind("127.0.0.2:0").and_then(|l| l.local_addr()).expect("a free port").to_string()
 }
 
 /// Gathers the images from that registry, and deserializes an archive to it.
