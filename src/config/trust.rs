@@ -1,4 +1,4 @@
-//! Whom this machine trusts, and how long it waits: the same for registries and for stores of objects.
+//! Whom this machine trusts, how it speaks HTTP, and how long it waits: the same for registries and for stores of objects.
 //!
 //! Invariant: the certificates of the system are loaded once, and only when somebody asks for them.
 
@@ -19,6 +19,24 @@ pub fn system_roots() -> &'static [Certificate] {
         let found = rustls_native_certs::load_native_certs();
         found.certs.iter().filter_map(|der| Certificate::from_der(der).ok()).collect()
     })
+}
+
+/// A client that does what its caller asks, and nothing of its own accord: it follows no redirect, repeats no request and
+/// changes no body. Its certificates, proxies and the time that `connect` may take are for the caller to say.
+pub fn http_client(connect: Duration) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .user_agent(concat!("mirror/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .http1_only()
+        .tcp_nodelay(true)
+        .pool_idle_timeout(Duration::from_secs(30))
+        .connect_timeout(connect)
+        .no_gzip()
+        .no_brotli()
+        .no_zstd()
+        .no_deflate()
 }
 
 /// How long a server may say nothing.

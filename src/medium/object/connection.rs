@@ -24,7 +24,7 @@ use reqwest::Method;
 use tokio::time::{Instant, Sleep};
 use url::Url;
 
-use crate::config::trust::{silence, system_roots};
+use crate::config::trust::{http_client, silence, system_roots};
 use crate::store::error::printable;
 
 const CONNECT: Duration = Duration::from_secs(10);
@@ -82,22 +82,7 @@ impl Connector {
         if let Some(pem) = authorities {
             roots.extend(reqwest::Certificate::from_pem_bundle(pem).map_err(unusable)?);
         }
-        let client = |connect| {
-            reqwest::Client::builder()
-                .user_agent(concat!("mirror/", env!("CARGO_PKG_VERSION")))
-                .redirect(reqwest::redirect::Policy::none())
-                .retry(reqwest::retry::never())
-                .referer(false)
-                .http1_only()
-                .tcp_nodelay(true)
-                .pool_idle_timeout(Duration::from_secs(30))
-                .connect_timeout(connect)
-                .tls_certs_only(roots.clone())
-                .no_gzip()
-                .no_brotli()
-                .no_zstd()
-                .no_deflate()
-        };
+        let client = |connect| http_client(connect).tls_certs_only(roots.clone());
         Ok(Connector(Arc::new(Service {
             client: client(CONNECT).build().map_err(unusable)?,
             near: client(CONNECT_NEAR).no_proxy().build().map_err(unusable)?,

@@ -14,7 +14,7 @@ use url::Url;
 
 use super::pace::locked;
 use crate::config::Tls;
-use crate::config::trust::{silence, system_roots};
+use crate::config::trust::{http_client, silence, system_roots};
 use crate::store::error::{Trouble, TroubleKind};
 
 /// Each try that met silence doubles it for the next one, up to so many times.
@@ -47,19 +47,7 @@ impl Transport {
         if let Some(pool) = locked(&self.pools).get(&key) {
             return Ok(pool.clone());
         }
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("mirror/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .referer(false)
-            .http1_only()
-            .tcp_nodelay(true)
-            .pool_idle_timeout(Duration::from_secs(30))
-            .connect_timeout(CONNECT)
-            .no_gzip()
-            .no_brotli()
-            .no_zstd()
-            .no_deflate();
+        let mut builder = http_client(CONNECT);
         if direct {
             builder = builder.no_proxy();
         }
